@@ -1,0 +1,52 @@
+# The few verbs a person types. Everything is set up on first use, in .venv* beside this file.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: help demo test check format proto lock clean
+
+help:
+	@echo "make demo    the whole ceremony, narrated: embedded KMS, broker, a real import"
+	@echo "make test    every test"
+	@echo "make check   lint, types, import contracts, proto lint, generated code"
+	@echo "make format  let the formatters have their way"
+	@echo "make proto   generate the Python stubs anew"
+	@echo "make lock    resolve requirements/*.txt anew"
+
+demo: .venv .venv-kms
+	@$(BIN)/python -m demo.ceremony
+
+test: .venv .venv-kms
+	$(BIN)/python -m pytest
+
+check: .venv .venv-proto
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf format --diff --exit-code && ../$(BIN)/buf lint
+	scripts/stubs .venv-proto build/stubs && diff -r -x '*.pyc' -x __pycache__ build/stubs/keyimport/v1 clients/python/keyimport/v1
+
+format: .venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd protos && ../$(BIN)/buf format -w
+
+proto: .venv-proto
+	scripts/stubs .venv-proto clients/python
+
+lock:
+	scripts/lock
+
+.venv: requirements/dev.txt pyproject.toml clients/python/pyproject.toml
+	scripts/venv $(PYTHON) $@ requirements/dev.txt
+	$@/bin/pip install --quiet --no-build-isolation --no-deps --editable clients/python --editable .
+	@touch $@
+
+.venv-kms: requirements/kms.txt
+	scripts/venv $(PYTHON) $@ $<
+
+.venv-proto: requirements/proto.txt
+	scripts/venv $(PYTHON) $@ $<
+
+clean:
+	rm -rf .venv .venv-kms .venv-proto build
