@@ -1,0 +1,71 @@
+"""`keybroker`: argv to settings to a running broker, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keybroker import settings as settings_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_BAD_SETTINGS = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Returns:
+        0 done; 1 the broker could not start, or failed; 2 the settings or the command line are wrong.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = settings_file.load(arguments.config)
+    except settings_file.SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- for the person at the terminal
+        return EXIT_BAD_SETTINGS
+    if arguments.command == "check-config":
+        print(f"{arguments.config}: good")  # noqa: T201 -- as above
+        return EXIT_OK
+    return _serve(settings)
+
+
+def _serve(settings: settings_file.Settings) -> int:
+    # Imported here, so that check-config needs neither gRPC nor the AWS SDK to load.
+    from keybroker.app import App, WrongAccount  # noqa: PLC0415
+    from keybroker.aws import quiet_sdk_loggers  # noqa: PLC0415
+    from keybroker.clock import SystemClock  # noqa: PLC0415
+    from keybroker.listeners import ListenError  # noqa: PLC0415
+    from keybroker.telemetry import set_up_logging  # noqa: PLC0415
+
+    set_up_logging()
+    quiet_sdk_loggers()
+
+    async def run() -> None:
+        await App(settings, SystemClock()).serve()
+
+    try:
+        asyncio.run(run())
+    except (ListenError, WrongAccount) as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- as above
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="keybroker", description="Brokers key material import into AWS KMS.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (("serve", "serve the broker until SIGTERM"), ("check-config", "say whether a file is good")):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the settings, in TOML")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

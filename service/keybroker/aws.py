@@ -1,0 +1,118 @@
+"""AWS clients that talk to the endpoint they were told, once per call, and to nothing else."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import get_session
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    import aiohttp
+
+BODY_LIMIT = 64 * 1024
+"""The largest answer read, in bytes; KMS's largest, a parameter set, is below 16 KiB."""
+
+CONNECT_LIMIT = 2.0
+READ_LIMIT = 5.0
+"""Seconds for a connection, and between two packets. Neither bounds a call: see kms.CALL_LIMIT."""
+
+# At DEBUG these print import tokens, ciphertext and session tokens.
+_TALKATIVE = ("botocore", "aiobotocore", "aiohttp", "urllib3", "asyncio")
+
+_IDENTITY_ARN = re.compile(r"arn:(aws[a-z-]{0,12}):(?:sts|iam)::([0-9]{12}):.+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer read to its end: the part of aiohttp.ClientResponse that aiobotocore uses."""
+
+    url: Any
+    status: int
+    raw_headers: Any
+    body: bytes
+
+    async def read(self) -> bytes:
+        return self.body
+
+
+class _Strict:
+    """An aiohttp session that follows no redirect and reads no endless body."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def request(self, *args: Any, **kwargs: Any) -> _Answer:
+        # A redirect would re-post the import token and ciphertext to whatever origin it names.
+        async with self._session.request(*args, allow_redirects=False, **kwargs) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > BODY_LIMIT:
+                    response.close()
+                    raise ValueError(f"answer of more than {BODY_LIMIT} bytes")
+            return _Answer(response.url, response.status, response.raw_headers, bytes(body))
+
+
+class _StrictSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is untyped
+    async def _get_session(self, proxy_url: str | None) -> _Strict:
+        return _Strict(await super()._get_session(proxy_url))
+
+
+def quiet_sdk_loggers() -> None:
+    """Holds the SDK's loggers at INFO, whatever the root logger is set to."""
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logger.level, logging.INFO))
+
+
+def client(service: str, *, region: str, endpoint: str | None) -> AbstractAsyncContextManager[Any]:
+    """An aiobotocore client; to be entered once and kept for the life of the process.
+
+    Args:
+        service: kms or sts.
+        region: an AWS Region.
+        endpoint: a URL, or None for AWS's own.
+    """
+    config = AioConfig(
+        http_session_cls=_StrictSession,
+        retries={"mode": "standard", "total_max_attempts": 1},  # one request for each token of the quota
+        connect_timeout=CONNECT_LIMIT,
+        read_timeout=READ_LIMIT,
+        max_pool_connections=32,
+        proxies={},  # None would read HTTPS_PROXY from the environment
+        ignore_configured_endpoint_urls=True,  # as AWS_ENDPOINT_URL_KMS
+        parameter_validation=True,
+    )
+    manager: AbstractAsyncContextManager[Any] = get_session().create_client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint,
+        config=config,
+        verify=True,  # None would read AWS_CA_BUNDLE
+    )
+    return manager
+
+
+def partition_of(region: str) -> str:
+    """The partition of a Region, as the SDK's endpoint rules have it; by its name's beginning."""
+    partition: str = get_session().get_partition_for_region(region)
+    return partition
+
+
+def parse_identity(answer: dict[str, Any]) -> tuple[str, str]:
+    """Partition and account of GetCallerIdentity's answer.
+
+    Raises:
+        ValueError: the answer is not one STS gives.
+    """
+    match = _IDENTITY_ARN.fullmatch(str(answer.get("Arn")))
+    if not match or match[2] != answer.get("Account"):
+        raise ValueError("GetCallerIdentity's answer has no consistent Arn and Account")
+    return match[1], match[2]

@@ -1,0 +1,156 @@
+"""The story of every request: refused by what costs nothing, then carried out once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keybroker import errors
+from keybroker.model import KeyArn, Operation, Sharing, Slot, Source
+from keybroker.policy import require_plausible_ciphertext
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from keybroker.clock import Clock
+    from keybroker.keys import Keys
+    from keybroker.kms import Kms
+    from keybroker.model import Caller, Home, ImportRequest, MaterialChange, ParameterSet, ParametersRequest
+    from keybroker.parameters import Parameters
+    from keybroker.policy import Policy
+    from keybroker.tasks import Tasks
+
+# After these, KMS would refuse the set, or may: it is not handed out again.
+_ENDS_THE_SET = (
+    errors.ImportTokenInvalid,
+    errors.ImportTokenExpired,
+    errors.KeyMaterialMismatch,
+    errors.OutcomeUnknown,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One Region's KMS, with a cache and a quota of its own."""
+
+    kms: Kms
+    keys: Keys
+    parameters: Parameters
+
+
+class Broker:
+    """The use cases. Every method raises errors.BrokerError, or TimeoutError past its deadline.
+
+    Deadlines are monotonic times of the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: Home,
+        policy: Policy,
+        regions: Mapping[str, Region],
+        clock: Clock,
+        tasks: Tasks,
+        min_remaining: float,
+        reuse_until_expiry: bool,
+    ) -> None:
+        """A broker at home.
+
+        Args:
+            home: the account and the Regions.
+            policy: what may be done.
+            regions: by name, one for each Region of the home.
+            clock: measures deadlines.
+            tasks: runs imports and deletes, which no caller can interrupt.
+            min_remaining: seconds a handed-out set is valid at least, where the caller does not say.
+            reuse_until_expiry: whether a set is kept after an import with it has succeeded.
+        """
+        self._home = home
+        self._policy = policy
+        self._regions = regions
+        self._clock = clock
+        self._tasks = tasks
+        self._min_remaining = min_remaining
+        self._reuse_until_expiry = reuse_until_expiry
+
+    async def parameters(
+        self, caller: Caller, request: ParametersRequest, deadline: float
+    ) -> tuple[ParameterSet, Source]:
+        """A parameter set, and where it came from."""
+        key = self._authorize(caller, Operation.GetParametersForImport, request.key_id)  # 1 to 3
+        self._policy.require_allowed(request.wrapping, key.partition)  # 4  nothing deprecated, before any I/O
+        region = self._regions[key.region]
+        facts = region.keys.known(key)
+        if facts is None and not (request.wrapping.algorithm and request.wrapping.key_spec):
+            facts = await region.keys.facts(key)  # the strongest depends on the key
+        wrapping = self._policy.choose(request.wrapping, key, facts)  # 5  what fits this key
+        slot = Slot(key=key, wrapping=wrapping)
+        min_remaining = max(self._min_remaining, request.min_remaining or 0)
+        get = region.parameters
+        if request.sharing is Sharing.EXCLUSIVE:  # 6  cached, joined, or one KMS call
+            return await get.exclusive(
+                slot, caller=caller.name, min_remaining=min_remaining, deadline=deadline
+            ), Source.KMS
+        return await get.shared(slot, caller=caller.name, min_remaining=min_remaining, deadline=deadline)
+
+    async def import_key_material(self, caller: Caller, request: ImportRequest, deadline: float) -> MaterialChange:
+        """Imports wrapped key material, once."""
+        key = self._authorize(caller, Operation.ImportKeyMaterial, request.key_id)
+        region = self._regions[key.region]
+        known_set = region.parameters.find(key, request.import_token)
+        require_plausible_ciphertext(
+            len(request.encrypted_key_material), known_set.slot.wrapping if known_set else None
+        )
+        return await self._uninterrupted(lambda: self._import(region, key, request), deadline)
+
+    async def delete_imported_key_material(
+        self, caller: Caller, key_id: str, key_material_id: str | None, deadline: float
+    ) -> MaterialChange:
+        """Deletes key material, once."""
+        key = self._authorize(caller, Operation.DeleteImportedKeyMaterial, key_id)
+        kms = self._regions[key.region].kms
+        return await self._uninterrupted(lambda: kms.delete_imported_key_material(key, key_material_id), deadline)
+
+    def discard(self, caller: Caller, key_id: str, import_token: bytes) -> None:
+        """Forgets a set."""
+        key = self._authorize(caller, Operation.DiscardParameters, key_id)
+        self._regions[key.region].parameters.forget(key, import_token)
+
+    def _authorize(self, caller: Caller, operation: Operation, key_id: str) -> KeyArn:
+        key = KeyArn.parse(key_id, self._home)  # 1  a full ARN, or refused
+        self._policy.require_own(key, self._home)  # 2  own account, served Region
+        self._policy.require_granted(caller, operation, key)  # 3  this caller, this key
+        return key
+
+    async def _import(self, region: Region, key: KeyArn, request: ImportRequest) -> MaterialChange:
+        try:
+            change = await region.kms.import_key_material(key, request)
+        except _ENDS_THE_SET:
+            region.parameters.forget(key, request.import_token)
+            raise
+        except errors.KeyNotExternal as error:
+            facts = region.keys.known(key)
+            if facts and facts.external:
+                # KMS has one code for "not EXTERNAL" and "not for this kind of key"; the origin is known to be right.
+                raise errors.RequestMalformed(
+                    "This kind of key takes no import_type, key_material_id or key_material_description."
+                ) from error
+            raise
+        if not self._reuse_until_expiry:
+            region.parameters.forget(key, request.import_token)
+        region.keys.forget_refusal(key)
+        return change
+
+    async def _uninterrupted(self, change: Callable[[], Awaitable[MaterialChange]], deadline: float) -> MaterialChange:
+        """Runs a change to its end whether or not the caller waits: what KMS did must be noted."""
+
+        async def run() -> MaterialChange:
+            return await change()
+
+        task = self._tasks.start(run())
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
+        if not done:
+            raise errors.OutcomeUnknown("the caller's deadline passed before KMS answered")
+        return task.result()

@@ -1,0 +1,149 @@
+"""KMS's request quota: a token bucket of one, and one waiting line that is fair between callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
+
+from keybroker.errors import QuotaQueueFull
+
+if TYPE_CHECKING:
+    from keybroker.clock import Clock
+    from keybroker.tasks import Tasks
+
+SLOW_DOWN = 60.0
+"""Seconds at half the rate after KMS has throttled."""
+
+
+class Place:
+    """One request's place in the line."""
+
+    def __init__(self, quota: Quota, caller: str) -> None:
+        self._quota = quota
+        self.caller = caller
+        self.turned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def turn(self) -> None:
+        """Returns when a token is this request's to spend.
+
+        Raises:
+            QuotaQueueFull: the place was given to a caller with fewer.
+        """
+        try:
+            await self.turned
+        finally:
+            self._quota.leave(self)
+
+    def expected_wait(self) -> float:
+        """Seconds until the turn, as the line stands."""
+        return 0.0 if self.turned.done() else self._quota.wait_of(self)
+
+
+class Quota:
+    """The bucket and the line of one account and Region.
+
+    The line takes turns between callers, first come first served within each: a caller waits for at most one request of
+    every other caller for each of its own. When the line is full, a place is taken from the caller who holds the most.
+    """
+
+    def __init__(self, *, rate: float, limit: int, clock: Clock, tasks: Tasks) -> None:
+        """A full bucket and an empty line.
+
+        Args:
+            rate: tokens per second.
+            limit: places in the line.
+            clock: monotonic time and sleep.
+            tasks: runs the line.
+        """
+        self._rate = rate
+        self._limit = limit
+        self._clock = clock
+        self._tasks = tasks
+        self._lines: OrderedDict[str, deque[Place]] = OrderedDict()  # in the order of the next turns
+        self._waiting = 0
+        self._next_token = clock.monotonic()
+        self._slow_until = self._next_token
+        self._running = False
+
+    def join(self, caller: str) -> Place:
+        """A place at the end of the caller's own line.
+
+        Raises:
+            QuotaQueueFull: the line is full and no caller holds more places than this one would.
+        """
+        if self._waiting >= self._limit:
+            self._make_room_for(caller)
+        place = Place(self, caller)
+        self._lines.setdefault(caller, deque()).append(place)
+        self._waiting += 1
+        if not self._running:
+            self._running = True
+            self._tasks.start(self._run())
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Gives up a place; nothing if it has had its turn."""
+        line = self._lines.get(place.caller)
+        if line and place in line:
+            line.remove(place)
+            self._waiting -= 1
+            if not line:
+                del self._lines[place.caller]
+
+    def expected_wait(self, caller: str) -> float:
+        """Seconds until the turn of a request that joined the line now."""
+        return self._wait_at(caller, len(self._lines.get(caller, ())))
+
+    def wait_of(self, place: Place) -> float:
+        """Seconds until the turn of a place in the line."""
+        return self._wait_at(place.caller, self._lines[place.caller].index(place))
+
+    def slow_down(self) -> None:
+        """KMS has throttled: half the rate for a minute, beginning with a pause."""
+        now = self._clock.monotonic()
+        self._slow_until = now + SLOW_DOWN
+        self._next_token = max(self._next_token, now + self._interval())
+
+    def _interval(self) -> float:
+        slow = self._clock.monotonic() < self._slow_until
+        return (2 if slow else 1) / self._rate
+
+    def _wait_at(self, caller: str, index: int) -> float:
+        ahead = index
+        before = True  # whether the line's turn comes before the caller's
+        for other, line in self._lines.items():
+            if other == caller:
+                before = False
+            else:
+                ahead += min(len(line), index + before)
+        until_token = max(0.0, self._next_token - self._clock.monotonic())
+        return until_token + ahead * self._interval()
+
+    def _make_room_for(self, caller: str) -> None:
+        greediest = max(self._lines, key=lambda name: len(self._lines[name]))
+        if len(self._lines[greediest]) <= len(self._lines.get(caller, ())) + 1:
+            raise QuotaQueueFull(retry_after=self.expected_wait(caller))
+        place = self._lines[greediest][-1]
+        refusal = QuotaQueueFull(retry_after=place.expected_wait())
+        self.leave(place)
+        place.turned.set_exception(refusal)
+
+    async def _run(self) -> None:
+        """Hands tokens to the line until it is empty."""
+        try:
+            while self._lines:
+                wait = self._next_token - self._clock.monotonic()
+                if wait > 0:
+                    await self._clock.sleep(wait)
+                    continue
+                caller, line = self._lines.popitem(last=False)
+                place = line.popleft()
+                self._waiting -= 1
+                if line:
+                    self._lines[caller] = line  # to the end: the others' turn first
+                if not place.turned.done():  # one that is being cancelled spends no token
+                    self._next_token = self._clock.monotonic() + self._interval()
+                    place.turned.set_result(None)
+        finally:
+            self._running = False

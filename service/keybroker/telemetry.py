@@ -1,0 +1,57 @@
+"""The log: one JSON object a line, with the correlation id of the request it belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from keybroker.interceptors import correlation_id
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Renders a record and its extra fields; of an exception, its class and frames but never its text."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if identifier := correlation_id.get():
+            line["correlation_id"] = identifier
+        for name, value in vars(record).items():
+            if name not in _STANDARD and value not in (None, ""):
+                line[name] = _described(value) if isinstance(value, BaseException) else value
+        if record.exc_info and record.exc_info[1]:
+            line["exception"] = _described(record.exc_info[1])
+        return json.dumps(line, default=str)
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    described: dict[str, Any] = {
+        "class": type(error).__name__,
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-8:]],
+    }
+    if error.__cause__:
+        described["cause"] = _described(error.__cause__)
+    return described
+
+
+def set_up_logging(stream: TextIO = sys.stderr) -> None:
+    """Sends the whole process's log to the stream."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
