@@ -18,7 +18,7 @@ from keybroker import aws, errors, listeners
 from keybroker.broker import Broker, Region
 from keybroker.interceptors import Interceptor
 from keybroker.keys import Keys
-from keybroker.kms import AwsKms
+from keybroker.kms import CALL_LIMIT, AwsKms
 from keybroker.kms_errors import map_error
 from keybroker.model import Home
 from keybroker.parameters import Parameters
@@ -56,10 +56,18 @@ class WrongAccount(Exception):
 
 
 class App:
-    """The whole broker process: `async with App(...) as app: await app.stopped()`."""
+    """The whole broker process."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, *, call_limit: float = CALL_LIMIT) -> None:
+        """A broker not yet listening.
+
+        Args:
+            settings: the whole file.
+            clock: the only source of time.
+            call_limit: seconds that one call to KMS may take.
+        """
         self._settings = settings
+        self._call_limit = call_limit
         self._clock = clock
         self._tasks = Tasks()
         self._clients = AsyncExitStack()
@@ -179,7 +187,7 @@ class App:
         client = await self._clients.enter_async_context(
             aws.client("kms", region=region, endpoint=settings.kms.endpoint)
         )
-        kms = AwsKms(client=client, clock=self._clock)
+        kms = AwsKms(client=client, clock=self._clock, call_limit=self._call_limit)
         keys = Keys(kms=kms, clock=self._clock, tasks=self._tasks, max_entries=settings.parameters.max_entries)
         quota = Quota(
             rate=settings.kms.requests_per_second, limit=settings.kms.queue, clock=self._clock, tasks=self._tasks

@@ -52,7 +52,7 @@ class Kms(Protocol):
 class AwsKms:
     """KMS behind an aiobotocore client made by keybroker.aws."""
 
-    def __init__(self, *, client: Any, clock: Clock, call_limit: float = CALL_LIMIT) -> None:
+    def __init__(self, *, client: Any, clock: Clock, call_limit: float) -> None:
         self._client = client
         self._clock = clock
         self._call_limit = call_limit

@@ -1,0 +1,119 @@
+"""Import key material into AWS KMS through keybroker, without ever handing it over in plain text.
+
+```python
+from keyimport import KeyImportClient, TryLater
+
+async with KeyImportClient("unix:/run/keybroker/keybroker.sock") as client:
+    try:
+        imported = await client.import_key_material(key_id, material, never_expires=True)
+    except TryLater as error:
+        print("not now; again in", error.retry_after)
+    else:
+        print(imported.key_arn, imported.public_key_sha256.hex())
+```
+"""
+
+__all__ = [
+    "AliasNotAllowed",
+    "BrokerCredentials",
+    "BrokerFault",
+    "CallerNotAuthorized",
+    "CallerRefused",
+    "CallerUnauthenticated",
+    "DeletedKeyMaterial",
+    "ErrorReason",
+    "ForeignAccount",
+    "ImportTokenExpired",
+    "ImportTokenInvalid",
+    "ImportTokenRefused",
+    "ImportType",
+    "ImportedKeyMaterial",
+    "Internal",
+    "KeyIdMalformed",
+    "KeyImportClient",
+    "KeyImportError",
+    "KeyMaterialMismatch",
+    "KeyMaterialRefused",
+    "KeyMaterialUnreadable",
+    "KeyNotExternal",
+    "KeyNotFound",
+    "KeyRefused",
+    "KeyStateIncompatible",
+    "KmsBadResponse",
+    "KmsDeniedBroker",
+    "KmsThrottled",
+    "KmsUnavailable",
+    "MaterialUnsuitable",
+    "OutcomeUnknown",
+    "Parameters",
+    "ParametersSource",
+    "QuotaQueueFull",
+    "QuotaWaitExceedsDeadline",
+    "RegionNotServed",
+    "RequestMalformed",
+    "RequestRefused",
+    "Sharing",
+    "TryLater",
+    "WrappingAlgorithm",
+    "WrappingAlgorithmDeprecated",
+    "WrappingAlgorithmNotAllowed",
+    "WrappingKeyRejected",
+    "WrappingKeySpec",
+    "WrappingKeySpecNotAllowed",
+    "WrappingRefused",
+    "WrappingUnsuitable",
+    "check_material",
+    "check_public_key",
+    "wrap",
+]
+
+from keyimport.client import DeletedKeyMaterial, ImportedKeyMaterial, KeyImportClient
+from keyimport.errors import (
+    AliasNotAllowed,
+    BrokerCredentials,
+    BrokerFault,
+    CallerNotAuthorized,
+    CallerRefused,
+    CallerUnauthenticated,
+    ForeignAccount,
+    ImportTokenExpired,
+    ImportTokenInvalid,
+    ImportTokenRefused,
+    Internal,
+    KeyIdMalformed,
+    KeyImportError,
+    KeyMaterialMismatch,
+    KeyMaterialRefused,
+    KeyMaterialUnreadable,
+    KeyNotExternal,
+    KeyNotFound,
+    KeyRefused,
+    KeyStateIncompatible,
+    KmsBadResponse,
+    KmsDeniedBroker,
+    KmsThrottled,
+    KmsUnavailable,
+    MaterialUnsuitable,
+    OutcomeUnknown,
+    QuotaQueueFull,
+    QuotaWaitExceedsDeadline,
+    RegionNotServed,
+    RequestMalformed,
+    RequestRefused,
+    TryLater,
+    WrappingAlgorithmDeprecated,
+    WrappingAlgorithmNotAllowed,
+    WrappingKeyRejected,
+    WrappingKeySpecNotAllowed,
+    WrappingRefused,
+    WrappingUnsuitable,
+)
+from keyimport.v1.key_import_pb2 import (
+    ErrorReason,
+    ImportType,
+    ParametersSource,
+    Sharing,
+    WrappingAlgorithm,
+    WrappingKeySpec,
+)
+from keyimport.wrapping import Parameters, check_material, check_public_key, wrap

@@ -1,0 +1,1 @@
+"""The demo: a whole import, narrated, against an embedded KMS."""

@@ -1,0 +1,50 @@
+"""The public names are the ones a reader of the package's first screen sees."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import keyimport
+from keyimport import errors
+
+
+def test_all_is_sorted_and_importable() -> None:
+    """`__all__` lists each name once, in order, and each exists."""
+    assert keyimport.__all__ == sorted(set(keyimport.__all__))
+    assert [name for name in keyimport.__all__ if not hasattr(keyimport, name)] == []
+
+
+def test_all_is_complete() -> None:
+    """What the package imports for its users it also lists."""
+    public = {name for name, value in vars(keyimport).items() if name[0] != "_" and not inspect.ismodule(value)}
+
+    assert public == set(keyimport.__all__)
+
+
+def test_every_error_is_exported() -> None:
+    """No error can be raised that cannot be caught by a public name."""
+    classes = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and value.__module__ == "keyimport.errors"
+    }
+
+    assert classes <= set(keyimport.__all__)
+
+
+def test_every_error_stands_in_the_tree() -> None:
+    """The tree in the docstring of `keyimport.errors` shows each class."""
+    words = set((errors.__doc__ or "").split())
+
+    assert [name for name in keyimport.__all__ if hasattr(errors, name) and name not in words] == []
+
+
+def test_the_client_needs_neither_the_broker_nor_aws() -> None:
+    """A caller's process loads nothing of keybroker or of the AWS SDK."""
+    script = "import sys, keyimport; print({name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout  # noqa: S603 -- our own interpreter
+
+    assert "'keyimport'" in loaded
+    assert not {"keybroker", "botocore", "aiobotocore", "boto3"} & {name.strip("'{} \n") for name in loaded.split(",")}
