@@ -80,6 +80,15 @@ class Keys:
         )
         return arn
 
+    def replicate(self, arn: str, region: str) -> str:
+        """Give a multi-Region key a replica; its ARN, which has the same key id."""
+        replica = arn.replace(f":{arn.split(':')[3]}:", f":{region}:")
+        key = self._keys[arn]
+        self._keys[replica] = _Key(
+            arn=replica, spec=key.spec, origin=key.origin, state=key.state, multi_region=True, created=self._now()
+        )
+        return replica
+
     def set_state(self, arn: str, state: str) -> None:
         """Put a key into one of KMS's key states."""
         self._keys[arn].state = state

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from keybroker import aws, errors, listeners
 from keybroker.broker import Broker, Region
+from keybroker.grants import Grant, NamePattern, local_grants
 from keybroker.interceptors import Interceptor
 from keybroker.keys import Keys
 from keybroker.kms import CALL_LIMIT, AwsKms
@@ -171,6 +172,7 @@ class App:
         policy = Policy(
             algorithms=frozenset(settings.policy.wrapping_algorithms),
             key_specs=frozenset(settings.policy.wrapping_key_specs),
+            grants=_grants(settings),
         )
         return Broker(
             home=home,
@@ -214,6 +216,19 @@ class App:
         await asyncio.gather(*(server.stop(DRAIN) for server in self._servers))
         await self._tasks.drain(0)
         _log.info("stopped")
+
+
+def _grants(settings: Settings) -> tuple[Grant, ...]:
+    if not settings.callers:
+        return local_grants(frozenset(listener.caller for listener in settings.listeners))
+    return tuple(
+        Grant(
+            caller=NamePattern(caller.id),
+            keys=tuple(map(NamePattern, caller.keys)),
+            operations=frozenset(caller.operations),
+        )
+        for caller in settings.callers
+    )
 
 
 def _add_reflection(server: grpc.aio.Server) -> None:

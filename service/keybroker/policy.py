@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keybroker import errors
-from keybroker.model import RSA_BITS, Operation, Wrapping, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
+from keybroker.model import RSA_BITS, Wrapping, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from keybroker.model import Caller, Home, KeyArn, KeyFacts, Slot
+    from keybroker.grants import Grant
+    from keybroker.model import Caller, Home, KeyArn, KeyFacts, Operation, Slot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +81,6 @@ _KNOWN_KEY_SPECS = ("SYMMETRIC_DEFAULT", "HMAC_", "ECC_NIST_P", "ECC_SECG_", "RS
 
 _SHORTEST_RSA_CIPHERTEXT = 256
 
-# Without [[callers]], those a local listener lets in may do these to every key of the account.
-_LOCAL_OPERATIONS = frozenset(
-    {Operation.GetParametersForImport, Operation.ImportKeyMaterial, Operation.DiscardParameters}
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -93,10 +89,12 @@ class Policy:
     Attributes:
         algorithms: the wrapping algorithms allowed.
         key_specs: the wrapping key specs allowed.
+        grants: what callers may do; what none allows is denied.
     """
 
     algorithms: frozenset[WrappingAlgorithm]
     key_specs: frozenset[WrappingKeySpec]
+    grants: tuple[Grant, ...]
 
     def require_own(self, key: KeyArn, home: Home) -> None:
         """Refuses a key of another partition, Region or account.
@@ -115,7 +113,7 @@ class Policy:
         Raises:
             CallerNotAuthorized
         """
-        if operation not in _LOCAL_OPERATIONS:
+        if not any(grant.allows(caller, operation, key) for grant in self.grants):
             raise errors.CallerNotAuthorized(detail=f"{caller.name} may not {operation} {key}")
 
     def require_allowed(self, choice: WrappingChoice, partition: str) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from keybroker.model import WrappingAlgorithm, WrappingKeySpec
+from keybroker.model import Operation, WrappingAlgorithm, WrappingKeySpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2}", re.ASCII)
+_KEY_PATTERN = re.compile(r"arn:[a-z*-]+:kms:[a-z0-9*-]+:[0-9*]+:key/[a-z0-9*-]+", re.ASCII)
 _LONGEST_SOCKET_PATH = 107  # bytes, by Linux's sockaddr_un
 
 
@@ -182,6 +183,25 @@ class PolicySettings(_Section):
         return value
 
 
+class CallerSettings(_Section):
+    """What some callers may do to some keys."""
+
+    id: str = Field(min_length=1, max_length=2048)
+    keys: tuple[str, ...] = Field(min_length=1, strict=False)
+    operations: tuple[Operation, ...] = Field(min_length=1, strict=False)
+
+    @field_validator("keys")
+    @classmethod
+    def _check_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            if not _KEY_PATTERN.fullmatch(pattern):
+                raise ValueError(
+                    f'holds {pattern!r}; write key ARNs such as "arn:aws:kms:us-east-1:111122223333:key/*", where * is'
+                    " any one part"
+                )
+        return value
+
+
 class Settings(_Section):
     """The whole file."""
 
@@ -189,6 +209,7 @@ class Settings(_Section):
     kms: KmsSettings
     parameters: ParametersSettings = ParametersSettings()
     policy: PolicySettings = PolicySettings()
+    callers: tuple[CallerSettings, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")
     def _check_listeners(self) -> Self:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+
 from keybroker.broker import Broker, Region
+from keybroker.grants import local_grants
 from keybroker.keys import Keys
 from keybroker.model import Caller, ParametersRequest, Sharing, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
 from keybroker.quota import Quota
 from keybroker.tasks import Tasks
-
 from tests.clock import FakeClock
 from tests.fake_kms import HOME, FakeKms
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 POLICY = Policy(
     algorithms=frozenset({WrappingAlgorithm.RSAES_OAEP_SHA_256, WrappingAlgorithm.RSA_AES_KEY_WRAP_SHA_256}),
     key_specs=frozenset({WrappingKeySpec.RSA_2048, WrappingKeySpec.RSA_3072, WrappingKeySpec.RSA_4096}),
+    grants=local_grants(frozenset({"alice", "bob", "a", *(f"caller {n}" for n in range(1000))})),
 )
 OAEP = WrappingChoice(algorithm=WrappingAlgorithm.RSAES_OAEP_SHA_256, key_spec=WrappingKeySpec.RSA_4096)
 
