@@ -39,13 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(settings: settings_file.Settings) -> int:
     # Imported here, so that check-config needs neither gRPC nor the AWS SDK to load.
     from keybroker.app import App, WrongAccount  # noqa: PLC0415
-    from keybroker.aws import quiet_sdk_loggers  # noqa: PLC0415
     from keybroker.clock import SystemClock  # noqa: PLC0415
     from keybroker.listeners import ListenError  # noqa: PLC0415
     from keybroker.telemetry import set_up_logging  # noqa: PLC0415
 
     set_up_logging()
-    quiet_sdk_loggers()
 
     async def run() -> None:
         await App(settings, SystemClock()).serve()

@@ -65,7 +65,7 @@ class _StrictSession(AIOHTTPSession):  # type: ignore[misc] # aiobotocore is unt
         return _Strict(await super()._get_session(proxy_url))
 
 
-def quiet_sdk_loggers() -> None:
+def _quiet_sdk_loggers() -> None:
     """Holds the SDK's loggers at INFO, whatever the root logger is set to."""
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
@@ -80,6 +80,7 @@ def client(service: str, *, region: str, endpoint: str | None) -> AbstractAsyncC
         region: an AWS Region.
         endpoint: a URL, or None for AWS's own.
     """
+    _quiet_sdk_loggers()
     config = AioConfig(
         http_session_cls=_StrictSession,
         retries={"mode": "standard", "total_max_attempts": 1},  # one request for each token of the quota

@@ -9,7 +9,16 @@ import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from keybroker.model import Operation, WrappingAlgorithm, WrappingKeySpec
 
@@ -36,6 +45,11 @@ def _duration(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(_duration)]
+
+# TOML has strings where these have members.
+_Algorithm = Annotated[WrappingAlgorithm, Strict(strict=False)]
+_KeySpec = Annotated[WrappingKeySpec, Strict(strict=False)]
+_Operation = Annotated[Operation, Strict(strict=False)]
 
 
 def is_loopback(host: str) -> bool:
@@ -164,12 +178,12 @@ class ParametersSettings(_Section):
 class PolicySettings(_Section):
     """What may wrap."""
 
-    wrapping_algorithms: tuple[WrappingAlgorithm, ...] = Field(
+    wrapping_algorithms: tuple[_Algorithm, ...] = Field(
         default=(WrappingAlgorithm.RSAES_OAEP_SHA_256, WrappingAlgorithm.RSA_AES_KEY_WRAP_SHA_256),
         min_length=1,
         strict=False,
     )
-    wrapping_key_specs: tuple[WrappingKeySpec, ...] = Field(
+    wrapping_key_specs: tuple[_KeySpec, ...] = Field(
         default=(WrappingKeySpec.RSA_3072, WrappingKeySpec.RSA_4096, WrappingKeySpec.RSA_2048),
         min_length=1,
         strict=False,
@@ -188,7 +202,7 @@ class CallerSettings(_Section):
 
     id: str = Field(min_length=1, max_length=2048)
     keys: tuple[str, ...] = Field(min_length=1, strict=False)
-    operations: tuple[Operation, ...] = Field(min_length=1, strict=False)
+    operations: tuple[_Operation, ...] = Field(min_length=1, strict=False)
 
     @field_validator("keys")
     @classmethod
@@ -247,7 +261,12 @@ def parse(raw: dict[str, Any]) -> Settings:
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors(include_url=False):
+    faults = error.errors(include_url=False)
+    for fault in faults:
+        if fault["type"] == "too_short" and any(
+            len(f["loc"]) > len(fault["loc"]) for f in faults if f["loc"][: len(fault["loc"])] == fault["loc"]
+        ):
+            continue  # a list whose every item is refused is then called empty
         yield f"{_path(fault)}: {_sentence(fault)}".removeprefix(": ")
 
 
