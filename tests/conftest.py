@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from demo.embedded_kms import aws_environment
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from demo.embedded_kms import aws_environment
 from keybroker import settings as settings_file
 from keybroker.app import App
 from keybroker.clock import SystemClock
 from keyimport.v1 import key_import_pb2_grpc
-
 from tests.kms_double import kms_double
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def double() -> AsyncIterator[KmsDouble]:
         yield double
 
 
-def settings_for(tmp_path: Path, endpoint: str, **sections: dict[str, Any]) -> settings_file.Settings:
+def settings_for(tmp_path: Path, endpoint: str, **sections: Any) -> settings_file.Settings:
     """Settings of a broker on a Unix socket; sections are merged over the defaults of the tests."""
     raw: dict[str, Any] = {
         "listeners": [{"address": f"unix:{tmp_path}/broker.sock", "caller": "local"}],
@@ -152,11 +152,11 @@ async def until_serving(channel: grpc.aio.Channel, serving: asyncio.Future[None]
 def run_broker(
     aws_credentials: None, tmp_path: Path, double: KmsDouble
 ) -> Callable[..., AbstractAsyncContextManager[RunningBroker]]:
-    """Runs a broker before the double: `async with run_broker(kms={...}) as broker`."""
+    """Runs a broker in front of the double, with sections of settings of the test's own."""
     _ = aws_credentials
 
     def run(
-        *, call_limit: float = 5.0, ready: bool = True, **sections: dict[str, Any]
+        *, call_limit: float = 5.0, ready: bool = True, **sections: Any
     ) -> AbstractAsyncContextManager[RunningBroker]:
         return running(settings_for(tmp_path, double.endpoint, **sections), call_limit=call_limit, ready=ready)
 

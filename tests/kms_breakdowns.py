@@ -48,7 +48,7 @@ async def _drip(exchange: Exchange) -> web.StreamResponse:
 
 
 async def _hang(exchange: Exchange) -> web.StreamResponse:
-    while not exchange.gone():  # noqa: ASYNC110  no event tells that a client has gone
+    while not exchange.gone():
         await asyncio.sleep(0.02)
     return web.Response()
 

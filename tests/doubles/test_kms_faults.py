@@ -218,7 +218,7 @@ async def test_slow_drip(double: KmsDouble) -> None:
 
 
 @pytest.mark.parametrize(("fault", "done"), [("hang", False), ("hang_after_work", True)])
-async def test_hang(double: KmsDouble, fault: str, done: bool) -> None:  # noqa: FBT001
+async def test_hang(double: KmsDouble, fault: str, done: bool) -> None:
     """No answer; the other calls go on, and the work is done or not as the name says."""
     arn, material = double.add_key(), secrets.token_bytes(32)
     double.lie("ImportKeyMaterial", fault)
@@ -245,7 +245,7 @@ async def test_huge_body(double: KmsDouble) -> None:
 
 
 @pytest.mark.parametrize(("fault", "done"), [("close_before_answer", False), ("close_after_work", True)])
-async def test_close(double: KmsDouble, fault: str, done: bool) -> None:  # noqa: FBT001
+async def test_close(double: KmsDouble, fault: str, done: bool) -> None:
     """The connection ends without a byte; the work is done or not as the name says."""
     arn, material = double.add_key(), secrets.token_bytes(32)
     double.lie("ImportKeyMaterial", fault)

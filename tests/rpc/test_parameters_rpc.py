@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from keyimport.v1 import key_import_pb2 as pb
 
+from keyimport.v1 import key_import_pb2 as pb
 from tests.conftest import refusal_of
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ async def test_a_callers_short_deadline_is_answered_with_the_wait(run_broker: Ru
 
     assert refused.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.reason == "QUOTA_WAIT_EXCEEDS_DEADLINE"
+    assert refused.retry_after is not None
     assert refused.retry_after == pytest.approx(4, abs=0.9)
     assert refused.pushback == str(round(refused.retry_after * 1000))
     assert double.count(GET) == 1

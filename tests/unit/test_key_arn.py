@@ -199,7 +199,11 @@ key_ids = st.one_of(
 key_arns = st.builds(
     lambda place, key_id: f"arn:{place}:key/{key_id}",
     st.sampled_from(
-        ["aws:kms:us-east-1:111122223333", "aws-cn:kms:cn-north-1:111122223333", "aws-iso-b:kms:us-isob-east-1:0" + "1" * 11]
+        [
+            "aws:kms:us-east-1:111122223333",
+            "aws-cn:kms:cn-north-1:111122223333",
+            "aws-iso-b:kms:us-isob-east-1:0" + "1" * 11,
+        ]
     ),
     key_ids,
 )
@@ -223,7 +227,9 @@ def test_one_character_astray_is_never_the_same_key(valid: str, data: st.DataObj
     """No insertion, deletion or replacement of one character makes a second spelling of a key."""
     place = data.draw(st.integers(min_value=0, max_value=len(valid)))
     kept = data.draw(st.integers(min_value=place, max_value=min(place + 1, len(valid))))
-    character = data.draw(st.one_of(st.just(""), st.characters(), st.sampled_from(f"{HEX.upper()}-:/ \n\0\u0661\uff11")))
+    character = data.draw(
+        st.one_of(st.just(""), st.characters(), st.sampled_from(f"{HEX.upper()}-:/ \n\0\u0661\uff11"))
+    )
     mutant = valid[:place] + character + valid[kept:]
 
     try:

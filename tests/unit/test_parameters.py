@@ -7,10 +7,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+
 from keybroker import errors
 from keybroker.model import (
     Caller,
     ImportRequest,
+    KeyArn,
     KeyFacts,
     SecretBytes,
     Sharing,
@@ -19,13 +21,11 @@ from keybroker.model import (
     WrappingChoice,
     WrappingKeySpec,
 )
-
 from tests.clock import settle
-from tests.fake_kms import key_arn
+from tests.fake_kms import HOME, key_arn
 
 if TYPE_CHECKING:
-    from keybroker.model import KeyArn, ParameterSet
-
+    from keybroker.model import ParameterSet
     from tests.unit.conftest import Bench, BenchMaker
 
 KEY = key_arn()
@@ -331,14 +331,11 @@ async def test_the_least_recently_used_goes_first(make_bench: BenchMaker) -> Non
 
 async def test_mrk_ids_do_not_collide_across_regions(bench: Bench) -> None:
     """The same multi-Region key id in two Regions is two keys."""
-    ids = "mrk-1234567890abcdef1234567890abcdef"
-    first = bench.broker._authorize(Caller(name="a", listener="b"), "GetParametersForImport", ids)  # type: ignore[arg-type]
-    second_arn = str(first).replace("us-east-1", "eu-west-1")
-    await bench.get(first)
+    here = KeyArn.parse("mrk-1234567890abcdef1234567890abcdef", HOME)
+    there = KeyArn.parse(str(here).replace("us-east-1", "eu-west-1"), HOME)
+    await bench.get(here)
 
-    _, source = await bench.get(
-        bench.broker._authorize(Caller(name="a", listener="b"), "GetParametersForImport", second_arn)
-    )  # type: ignore[arg-type]
+    _, source = await bench.get(there)
 
     assert source is Source.KMS
 
@@ -376,7 +373,7 @@ async def test_a_patient_caller_keeps_the_fetch_an_impatient_one_started(make_be
     """The impatient joiner is refused at once; the fetch goes on for the other."""
     bench = make_bench(rate=1.0)
     await bench.get(key_arn(1))
-    patient = asyncio.ensure_future(bench.get(KEY.parse(str(key_arn(2)), bench.broker._home), patience=10))
+    patient = asyncio.ensure_future(bench.get(key_arn(2), patience=10))
     await settle()
 
     with pytest.raises(errors.QuotaWaitExceedsDeadline):

@@ -6,15 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+
 from keybroker.errors import QuotaQueueFull
 from keybroker.quota import SLOW_DOWN, Quota
-
 from tests.clock import settle
 
 if TYPE_CHECKING:
     from keybroker.quota import Place
     from keybroker.tasks import Tasks
-
     from tests.clock import FakeClock
 
 

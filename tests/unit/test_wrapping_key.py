@@ -107,9 +107,7 @@ MISSHAPEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize(("made", "why"), WEAK.values(), ids=WEAK)
-def test_a_weak_rsa_key_is_refused(
-    made: Callable[[int], bytes], why: str, moduli: dict[WrappingKeySpec, int]
-) -> None:
+def test_a_weak_rsa_key_is_refused(made: Callable[[int], bytes], why: str, moduli: dict[WrappingKeySpec, int]) -> None:
     """A key that is well formed but not of the spec is refused, and the log learns why."""
     der = made(moduli[RSA_2048])
 
