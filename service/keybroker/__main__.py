@@ -33,24 +33,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "check-config":
         print(f"{arguments.config}: good")  # noqa: T201 -- as above
         return EXIT_OK
-    return _serve(settings)
+    return _serve(settings, arguments.config)
 
 
-def _serve(settings: settings_file.Settings) -> int:
+def _serve(settings: settings_file.Settings, path: Path) -> int:
     # Imported here, so that check-config needs neither gRPC nor the AWS SDK to load.
-    from keybroker.app import App, WrongAccount  # noqa: PLC0415
+    from keybroker.app import App  # noqa: PLC0415
+    from keybroker.certificates import CertificateError  # noqa: PLC0415
     from keybroker.clock import SystemClock  # noqa: PLC0415
+    from keybroker.home import WrongAccount  # noqa: PLC0415
     from keybroker.listeners import ListenError  # noqa: PLC0415
     from keybroker.telemetry import set_up_logging  # noqa: PLC0415
 
     set_up_logging()
 
     async def run() -> None:
-        await App(settings, SystemClock()).serve()
+        await App(settings, SystemClock(), reload=lambda: settings_file.load(path)).serve()
 
     try:
         asyncio.run(run())
-    except (ListenError, WrongAccount) as error:
+    except (ListenError, CertificateError, WrongAccount) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- as above
         return EXIT_FAILED
     return EXIT_OK

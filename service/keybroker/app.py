@@ -7,73 +7,84 @@ import logging
 import random
 import signal
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from keybroker import aws, errors, listeners
+from keybroker.audit import Audit
 from keybroker.broker import Broker, Region
-from keybroker.grants import Grant, NamePattern, local_grants
-from keybroker.interceptors import Interceptor
+from keybroker.certificates import Certificates
+from keybroker.grants import grants_of
+from keybroker.home import find_home
+from keybroker.interceptors import LONGEST_DEADLINE, Interceptor
 from keybroker.keys import Keys
 from keybroker.kms import CALL_LIMIT, AwsKms
-from keybroker.kms_errors import map_error
-from keybroker.model import Home
+from keybroker.limits import RateLimit
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
 from keybroker.quota import Quota
+from keybroker.reflection import SERVICE, add_reflection
 from keybroker.servicer import KeyImportServicer
+from keybroker.settings import SettingsError
 from keybroker.tasks import Tasks
-from keyimport.v1 import key_import_pb2, key_import_pb2_grpc
+from keyimport.v1 import key_import_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keybroker.clock import Clock
+    from keybroker.model import Home
     from keybroker.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-SERVICE = key_import_pb2.DESCRIPTOR.services_by_name["KeyImportService"].full_name
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-
 DRAIN = 10.0
 """Seconds that requests under way have to finish after SIGTERM."""
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # on by default: a second broker would silently share the port
-    ("grpc.max_receive_message_length", 64 * 1024),
-    ("grpc.max_metadata_size", 8 * 1024),
-    ("grpc.absolute_max_metadata_size", 16 * 1024),
-    # Below these, gRPC answers CANCELLED by itself when thousands of callers wait for one set.
-    ("grpc.server.max_pending_requests", 65_536),
-    ("grpc.server.max_pending_requests_hard_limit", 131_072),
-)
-
-
-class WrongAccount(Exception):
-    """The credentials belong to another account than the settings say, or to a partition that lacks a served Region."""
+CERTIFICATE_CHECK = 5.0
+"""Seconds between two looks at the certificate files."""
 
 
 class App:
     """The whole broker process."""
 
-    def __init__(self, settings: Settings, clock: Clock, *, call_limit: float = CALL_LIMIT) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        reload: Callable[[], Settings] | None = None,
+        call_limit: float = CALL_LIMIT,
+        certificate_check: float = CERTIFICATE_CHECK,
+    ) -> None:
         """A broker not yet listening.
 
         Args:
             settings: the whole file.
             clock: the only source of time.
+            reload: reads the settings again; raises SettingsError.
             call_limit: seconds that one call to KMS may take.
+            certificate_check: seconds between two looks at the certificate files.
         """
         self._settings = settings
-        self._call_limit = call_limit
         self._clock = clock
+        self._reload_settings = reload
+        self._call_limit = call_limit
+        self._certificate_check = certificate_check
         self._tasks = Tasks()
         self._clients = AsyncExitStack()
         self._servers: list[grpc.aio.Server] = []
+        self._certificates: list[Certificates] = []
         self._health = health_aio.HealthServicer()
+        self._requests = RateLimit(
+            rate=settings.limits.requests_per_second, burst=2 * settings.limits.requests_per_second, clock=clock
+        )
+        self._lookups = RateLimit(
+            rate=settings.limits.lookups_per_second, burst=20 * settings.limits.lookups_per_second, clock=clock
+        )
         self._broker: Broker | None = None
         self._not_ready: errors.BrokerError = errors.KmsUnavailable("starting", retry_after=1.0)
         self._stop = asyncio.Event()
@@ -83,29 +94,58 @@ class App:
         """Listens at once, becomes ready when AWS lets it, and returns when it has been stopped and has drained.
 
         Raises:
-            listeners.ListenError: a socket cannot be had.
+            ListenError, CertificateError, OSError: a socket, a certificate or the audit file cannot be had.
             WrongAccount: the credentials are not the settings' account's.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        async with self._clients:
-            await self._set_health(serving=False)
-            try:
-                self._bind()
-                for server in self._servers:
-                    await server.start()
-                _log.info("listening", extra={"addresses": [listener.address for listener in self._settings.listeners]})
-                await self._run()
-            finally:
-                await self._drain()
+        self._audit = Audit(self._settings.audit.file)
+        try:
+            async with self._clients:
+                await self._set_health(serving=False)
+                try:
+                    self._bind()
+                    loop.add_signal_handler(signal.SIGHUP, self.reload)
+                    for server in self._servers:
+                        await server.start()
+                    addresses = [listener.address for listener in self._settings.listeners]
+                    _log.info("listening", extra={"addresses": addresses})
+                    await self._run()
+                finally:
+                    await self._drain()
+        finally:
+            self._audit.close()
 
     def stop(self) -> None:
         """As SIGTERM."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """As SIGHUP: policy and callers from the settings file, all or nothing; certificates; a new audit file."""
+        for certificates in self._certificates:
+            certificates.reload()
+        try:
+            self._audit.reopen()
+        except OSError as error:
+            _log.error("audit file not reopened, the old one is kept", extra={"cause": error})
+        if self._reload_settings is None:
+            return
+        try:
+            settings = self._reload_settings()
+        except SettingsError as error:
+            _log.error("settings not reloaded, the last good ones are kept: %s", error)
+            return
+        self._settings = self._settings.model_copy(update={"policy": settings.policy, "callers": settings.callers})
+        if self._broker:
+            self._broker.policy = _policy(self._settings)
+        _log.info("policy and callers reloaded", extra={"config_version": self._settings.version})
+        if settings != self._settings:
+            _log.warning("the settings file has other changes, which need a restart")
+
     async def _run(self) -> None:
         starting = asyncio.create_task(self._become_ready())
+        watching = asyncio.create_task(self._watch_certificates())
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -113,21 +153,36 @@ class App:
                 starting.result()  # raises WrongAccount
                 await stopping
         finally:
-            starting.cancel()
-            stopping.cancel()
-            await asyncio.gather(starting, stopping, return_exceptions=True)
+            for task in (starting, watching, stopping):
+                task.cancel()
+            await asyncio.gather(starting, watching, stopping, return_exceptions=True)
+
+    async def _watch_certificates(self) -> None:
+        while self._certificates:
+            await self._clock.sleep(self._certificate_check)
+            for certificates in self._certificates:
+                certificates.reload()
 
     def _bind(self) -> None:
-        for listener in self._settings.listeners:
-            server = grpc.aio.server(interceptors=[Interceptor()], options=_OPTIONS)
+        for index, listener in enumerate(self._settings.listeners):
+            certificates = Certificates(listener.tls, path=f"listeners[{index}].tls") if listener.tls else None
+            if certificates:
+                self._certificates.append(certificates)
+            server = grpc.aio.server(
+                interceptors=[Interceptor(audit_log=self._audit, clock=self._clock)],
+                options=listeners.options(listener, self._settings.limits, LONGEST_DEADLINE),
+            )
             servicer = KeyImportServicer(
-                broker=self._ready_broker, identify=listeners.identity(listener), clock=self._clock
+                broker=self._ready_broker,
+                identify=listeners.identity(listener, certificates, self._clock),
+                requests=self._requests,
+                clock=self._clock,
             )
             key_import_pb2_grpc.add_KeyImportServiceServicer_to_server(servicer, server)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-            _add_reflection(server)
+            add_reflection(server)
             self._servers.append(server)
-            self.ports.append(listeners.bind(server, listener))
+            self.ports.append(listeners.bind(server, listener, certificates))
 
     def _ready_broker(self) -> Broker:
         if self._broker is None:
@@ -137,71 +192,46 @@ class App:
     async def _become_ready(self) -> None:
         """Finds the account and builds the broker; tries until it can."""
         delay = 0.5
-        while True:
+        while self._broker is None:
             try:
-                home = await self._find_home()
+                home = await find_home(self._settings.kms)
                 self._broker = await self._build(home)
-                break
             except (errors.KmsUnavailable, errors.BrokerCredentials) as error:
                 self._not_ready = error
                 _log.warning("not ready", extra={"reason": error.reason, "cause": error.__cause__})
-            await self._clock.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads a fleet's attempts
-            delay = min(delay * 2, 30.0)
+                await self._clock.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads a fleet's attempts
+                delay = min(delay * 2, 30.0)
         await self._set_health(serving=True)
         _log.info("serving", extra={"account": home.account, "partition": home.partition, "regions": home.regions})
 
-    async def _find_home(self) -> Home:
-        settings = self._settings.kms
-        try:
-            async with aws.client("sts", region=settings.regions[0], endpoint=settings.sts) as sts:
-                async with asyncio.timeout(10):
-                    partition, account = aws.parse_identity(await sts.get_caller_identity())
-        except Exception as error:
-            mapped = map_error(error)
-            if not isinstance(mapped, errors.TryAgain):
-                mapped = errors.KmsUnavailable("GetCallerIdentity failed", retry_after=5.0)
-            raise mapped from error
-        if settings.account not in (None, account):
-            raise WrongAccount(f"kms.account: is {settings.account}, but the credentials belong to {account}")
-        if foreign := [region for region in settings.regions if aws.partition_of(region) != partition]:
-            raise WrongAccount(f"kms.regions: {foreign[0]} is not in {partition}, where the credentials belong")
-        return Home(partition=partition, account=account, regions=settings.regions)
-
     async def _build(self, home: Home) -> Broker:
         settings = self._settings
-        policy = Policy(
-            algorithms=frozenset(settings.policy.wrapping_algorithms),
-            key_specs=frozenset(settings.policy.wrapping_key_specs),
-            grants=_grants(settings),
-        )
         return Broker(
             home=home,
-            policy=policy,
-            regions={region: await self._build_region(region, policy) for region in home.regions},
+            policy=_policy(settings),
+            regions={region: await self._build_region(region) for region in home.regions},
             clock=self._clock,
             tasks=self._tasks,
             min_remaining=settings.parameters.min_remaining,
             reuse_until_expiry=settings.parameters.reuse == "until-expiry",
         )
 
-    async def _build_region(self, region: str, policy: Policy) -> Region:
-        settings = self._settings
+    async def _build_region(self, region: str) -> Region:
+        settings, clock, tasks = self._settings, self._clock, self._tasks
         client = await self._clients.enter_async_context(
             aws.client("kms", region=region, endpoint=settings.kms.endpoint)
         )
-        kms = AwsKms(client=client, clock=self._clock, call_limit=self._call_limit)
-        keys = Keys(kms=kms, clock=self._clock, tasks=self._tasks, max_entries=settings.parameters.max_entries)
-        quota = Quota(
-            rate=settings.kms.requests_per_second, limit=settings.kms.queue, clock=self._clock, tasks=self._tasks
-        )
+        max_entries = settings.parameters.max_entries
+        kms = AwsKms(client=client, clock=clock, call_limit=self._call_limit)
+        keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=self._lookups, max_entries=max_entries)
+        quota = Quota(rate=settings.kms.requests_per_second, limit=settings.kms.queue, clock=clock, tasks=tasks)
         parameters = Parameters(
             kms=kms,
             quota=quota,
             keys=keys,
-            clock=self._clock,
-            tasks=self._tasks,
-            require_suitable=policy.require_suitable,
-            max_entries=settings.parameters.max_entries,
+            clock=clock,
+            tasks=tasks,
+            max_entries=max_entries,
             supersede=settings.parameters.supersede,
         )
         return Region(kms=kms, keys=keys, parameters=parameters)
@@ -214,38 +244,17 @@ class App:
     async def _drain(self) -> None:
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(*(server.stop(DRAIN) for server in self._servers))
-        await self._tasks.drain(0)
+        await self._tasks.drain(self._call_limit)
         _log.info("stopped")
 
 
-def _grants(settings: Settings) -> tuple[Grant, ...]:
-    if not settings.callers:
-        return local_grants(frozenset(listener.caller for listener in settings.listeners))
-    return tuple(
-        Grant(
-            caller=NamePattern(caller.id),
-            keys=tuple(map(NamePattern, caller.keys)),
-            operations=frozenset(caller.operations),
-        )
-        for caller in settings.callers
-    )
-
-
-def _add_reflection(server: grpc.aio.Server) -> None:
-    names = (
-        SERVICE,
-        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-        _REFLECTION_V1,
-        reflection.SERVICE_NAME,
-    )
-    reflection.enable_server_reflection(names, server)
-    # v1 differs from v1alpha in its name only; grpcio-reflection has no code for it yet.
-    servicer: Any = reflection.aio.ReflectionServicer(names)
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        algorithms=frozenset(settings.policy.wrapping_algorithms),
+        key_specs=frozenset(settings.policy.wrapping_key_specs),
+        grants=grants_of(
+            [(caller.id, caller.keys, caller.operations) for caller in settings.callers],
+            local_callers={listener.caller for listener in settings.listeners if listener.caller},
+        ),
+        version=settings.version,
     )

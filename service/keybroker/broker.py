@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keybroker import errors
+from keybroker import audit, errors
 from keybroker.model import KeyArn, Operation, Sharing, Slot, Source
+from keybroker.parameters import Ask
 from keybroker.policy import require_plausible_ciphertext
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Broker:
 
         Args:
             home: the account and the Regions.
-            policy: what may be done.
+            policy: what may be done; may be replaced at any time.
             regions: by name, one for each Region of the home.
             clock: measures deadlines.
             tasks: runs imports and deletes, which no caller can interrupt.
@@ -68,7 +69,7 @@ class Broker:
             reuse_until_expiry: whether a set is kept after an import with it has succeeded.
         """
         self._home = home
-        self._policy = policy
+        self.policy = policy
         self._regions = regions
         self._clock = clock
         self._tasks = tasks
@@ -80,26 +81,30 @@ class Broker:
     ) -> tuple[ParameterSet, Source]:
         """A parameter set, and where it came from."""
         key = self._authorize(caller, Operation.GetParametersForImport, request.key_id)  # 1 to 3
-        self._policy.require_allowed(request.wrapping, key.partition)  # 4  nothing deprecated, before any I/O
+        self.policy.require_allowed(request.wrapping, key.partition)  # 4  nothing deprecated, before any I/O
         region = self._regions[key.region]
         facts = region.keys.known(key)
-        if facts is None and not (request.wrapping.algorithm and request.wrapping.key_spec):
-            facts = await region.keys.facts(key)  # the strongest depends on the key
-        wrapping = self._policy.choose(request.wrapping, key, facts)  # 5  what fits this key
+        described = facts is None
+        if described:
+            facts = await region.keys.look_up(key, caller.name)
+        wrapping = self.policy.choose(request.wrapping, key, facts)  # 5  what fits this key
         slot = Slot(key=key, wrapping=wrapping)
         min_remaining = max(self._min_remaining, request.min_remaining or 0)
-        get = region.parameters
+        ask = Ask(caller=caller.name, min_remaining=min_remaining, deadline=deadline, described=described)
         if request.sharing is Sharing.EXCLUSIVE:  # 6  cached, joined, or one KMS call
-            return await get.exclusive(
-                slot, caller=caller.name, min_remaining=min_remaining, deadline=deadline
-            ), Source.KMS
-        return await get.shared(slot, caller=caller.name, min_remaining=min_remaining, deadline=deadline)
+            parameters, source = await region.parameters.exclusive(slot, ask), Source.KMS
+        else:
+            parameters, source = await region.parameters.shared(slot, ask)
+        audit.current().note_parameters(parameters, source)
+        return parameters, source
 
     async def import_key_material(self, caller: Caller, request: ImportRequest, deadline: float) -> MaterialChange:
         """Imports wrapped key material, once."""
         key = self._authorize(caller, Operation.ImportKeyMaterial, request.key_id)
         region = self._regions[key.region]
         known_set = region.parameters.find(key, request.import_token)
+        if known_set:
+            audit.current().note_used_set(known_set)
         require_plausible_ciphertext(
             len(request.encrypted_key_material), known_set.slot.wrapping if known_set else None
         )
@@ -120,8 +125,9 @@ class Broker:
 
     def _authorize(self, caller: Caller, operation: Operation, key_id: str) -> KeyArn:
         key = KeyArn.parse(key_id, self._home)  # 1  a full ARN, or refused
-        self._policy.require_own(key, self._home)  # 2  own account, served Region
-        self._policy.require_granted(caller, operation, key)  # 3  this caller, this key
+        audit.current().note_decision(key, self.policy.version)
+        self.policy.require_own(key, self._home)  # 2  own account, served Region
+        self.policy.require_granted(caller, operation, key)  # 3  this caller, this key
         return key
 
     async def _import(self, region: Region, key: KeyArn, request: ImportRequest) -> MaterialChange:
@@ -149,7 +155,9 @@ class Broker:
         async def run() -> MaterialChange:
             return await change()
 
+        record = audit.current()
         task = self._tasks.start(run())
+        record.follow(task)
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
         if not done:
             raise errors.OutcomeUnknown("the caller's deadline passed before KMS answered")

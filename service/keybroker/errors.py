@@ -10,7 +10,7 @@ BrokerError
 │   ├── KeyNotFound, KeyNotExternal, KeyStateIncompatible
 │   └── ImportTokenInvalid, ImportTokenExpired, KeyMaterialMismatch
 ├── TryAgain                  later it may work; `retry_after` says when
-│   ├── QuotaWaitExceedsDeadline, QuotaQueueFull, KmsThrottled
+│   ├── QuotaWaitExceedsDeadline, QuotaQueueFull, CallerRateExceeded, KmsThrottled
 │   └── KmsUnavailable, BrokerCredentials
 └── Failure                   nothing the caller did
     └── KmsDeniedBroker, OutcomeUnknown, KmsBadResponse, Internal
@@ -198,6 +198,13 @@ class QuotaWaitExceedsDeadline(TryAgain):
 class QuotaQueueFull(TryAgain):
     reason = "QUOTA_QUEUE_FULL"
     sentence = "The line for KMS's quota is full; come back after the time in RetryInfo."
+
+
+class CallerRateExceeded(TryAgain):
+    reason = "CALLER_RATE_EXCEEDED"
+    sentence = (
+        "The caller sends more requests, or asks for more new keys, than its share; come back after RetryInfo's time."
+    )
 
 
 class KmsThrottled(TryAgain):

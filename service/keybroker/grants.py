@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from keybroker.model import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from keybroker.model import Caller, KeyArn
 
 
@@ -53,10 +55,26 @@ class Grant:
         )
 
 
-ANY_KEY = NamePattern("arn:*:kms:*:*:key/*")
+_ANY_KEY = "arn:*:kms:*:*:key/*"
+_ALL_BUT_DELETE = frozenset(Operation) - {Operation.DeleteImportedKeyMaterial}
 
 
-def local_grants(names: frozenset[str]) -> tuple[Grant, ...]:
-    """What holds where the settings name no callers: whom a local listener lets in may do all but delete."""
-    operations = frozenset(Operation) - {Operation.DeleteImportedKeyMaterial}
-    return tuple(Grant(caller=NamePattern(name), keys=(ANY_KEY,), operations=operations) for name in sorted(names))
+def grants_of(
+    named: Iterable[tuple[str, Iterable[str], Iterable[Operation]]], *, local_callers: Iterable[str]
+) -> tuple[Grant, ...]:
+    """The grants of the settings.
+
+    Args:
+        named: of each [[callers]]: id, keys, operations. Whoever may get sets may discard them, too.
+        local_callers: the names that local listeners give, who may do all but delete where no callers are named.
+    """
+    rows = list(named) or [(name, (_ANY_KEY,), _ALL_BUT_DELETE) for name in sorted(local_callers)]
+    return tuple(
+        Grant(
+            caller=NamePattern(caller),
+            keys=tuple(map(NamePattern, keys)),
+            operations=frozenset(operations)
+            | ({Operation.DiscardParameters} if Operation.GetParametersForImport in operations else set()),
+        )
+        for caller, keys, operations in rows
+    )

@@ -1,17 +1,17 @@
-"""What stands round every handler: the log line, the error's way out, the deadline; in this order from the outside."""
+"""What stands round every handler: the record, the error's way out, the deadline; in this order from the outside."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-import time
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from keybroker import errors
+from keybroker import audit, errors
 from keybroker.status import CODES, to_metadata, to_status
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-    Behaviour = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Message]]
+    from keybroker.audit import Audit, Record
+    from keybroker.clock import Clock
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Behaviour = Callable[[Any, Context], Awaitable[Message]]
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +37,11 @@ RETURN_OVERHEAD = 0.02
 """Seconds kept back, so that our own answer reaches the caller before its deadline's blunt one does."""
 
 _OURS = "/keyimport.v1."
+_TOO_LATE = "The request's deadline passed before KMS answered."
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
 
-def time_left(context: grpc.aio.ServicerContext[Any, Any]) -> float:
+def time_left(context: Context) -> float:
     """Seconds this request may still take."""
     given: float | None = context.time_remaining()  # the types say float
     left = min(given, LONGEST_DEADLINE) if given is not None else DEFAULT_DEADLINE
@@ -44,29 +49,74 @@ def time_left(context: grpc.aio.ServicerContext[Any, Any]) -> float:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Puts every unary handler of our own services inside the list; health and reflection stay as they are."""
+    """Stands round every unary handler of our own services; health and reflection stay as they are."""
+
+    def __init__(self, *, audit_log: Audit, clock: Clock) -> None:
+        self._audit = audit_log
+        self._clock = clock
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
+    ) -> Any:
+        handler: Any = await continuation(handler_call_details)  # the types know no aio handlers
         method = handler_call_details.method
         if handler is None or not method.startswith(_OURS) or handler.unary_unary is None:
             return handler
-        behaviour: Any = handler.unary_unary
-        for wrap in (_within_deadline, _errors_to_status, _logged):  # the innermost first
-            behaviour = wrap(behaviour, method)
         return grpc.unary_unary_rpc_method_handler(
-            behaviour,
+            partial(self._recorded, method.rpartition("/")[2], _translated(_within_deadline(handler.unary_unary))),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
+    async def _recorded(self, rpc: str, behaviour: Behaviour, request: Any, context: Context) -> Message:
+        """Answers once the answer is on record, and otherwise refuses."""
+        correlation_id.set(secrets.token_hex(8))
+        record = audit.begin(rpc, correlation_id.get(), self._clock.now())
+        try:
+            self._audit.require_writable(record)
+            response = await behaviour(request, context)
+            record.code = "OK"
+            self._audit.write(record)
+        except asyncio.CancelledError:
+            self._record_cancelled(record)
+            raise
+        except TimeoutError:
+            record.code = "DEADLINE_EXCEEDED"
+            self._write_or_log(record)
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, _TOO_LATE)
+            raise
+        except OSError as error:
+            _log.critical("the audit cannot be written, requests are refused", extra={"cause": error})
+            await _abort(context, errors.OutcomeUnknown() if record.change else errors.Internal(), record)
+            raise
+        except errors.BrokerError as refusal:
+            record.code, record.reason = CODES[refusal.reason].name, refusal.reason
+            written = self._write_or_log(record)
+            await _abort(context, refusal if written else errors.Internal(), record)
+            raise
+        return response
 
-def _within_deadline(behaviour: Behaviour, _: str) -> Behaviour:
-    async def bounded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+    def _record_cancelled(self, record: Record) -> None:
+        """The caller has left. What it had KMS do goes on, and its line waits for how that ends."""
+        record.code = "CANCELLED"
+        if record.change:
+            record.change.add_done_callback(lambda _: self._write_or_log(record))
+        else:
+            self._write_or_log(record)
+
+    def _write_or_log(self, record: Record) -> bool:
+        try:
+            self._audit.write(record)
+        except OSError as error:
+            _log.critical("the audit cannot be written, requests are refused", extra={"cause": error})
+            return False
+        return True
+
+
+def _within_deadline(behaviour: Behaviour) -> Behaviour:
+    async def bounded(request: Any, context: Context) -> Message:
         # The handler keeps to the deadline by itself, and says more; this is for one that does not.
         async with asyncio.timeout(time_left(context) + RETURN_OVERHEAD / 2):
             return await behaviour(request, context)
@@ -74,45 +124,26 @@ def _within_deadline(behaviour: Behaviour, _: str) -> Behaviour:
     return bounded
 
 
-def _errors_to_status(behaviour: Behaviour, method: str) -> Behaviour:
-    async def translated(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
+def _translated(behaviour: Behaviour) -> Behaviour:
+    """Nothing unforeseen may reach the caller with its text."""
+
+    async def translated(request: Any, context: Context) -> Message:
         try:
             return await behaviour(request, context)
-        except grpc.aio.AbortError:
+        except errors.BrokerError as error:
+            level = logging.ERROR if isinstance(error, errors.Failure) else logging.INFO
+            extra = {"reason": error.reason, "detail": error.detail, "cause": error.__cause__}
+            _log.log(level, "request refused", extra=extra)
             raise
         except TimeoutError:
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "The request's deadline passed before KMS answered.")
-        except errors.BrokerError as error:
-            refusal = error
-        except Exception as error:  # noqa: BLE001 -- nothing unforeseen may reach the caller with its text
-            # Class and frames only: the text of an unforeseen exception may hold anything.
-            _log.error("unhandled exception", extra={"method": method, "cause": error})
-            refusal = errors.Internal()
-        status = to_status(refusal, correlation_id.get())
-        _note_refusal(method, refusal)
-        await context.abort(CODES[refusal.reason], status.message, to_metadata(refusal, status))
-        raise AssertionError  # abort always raises
+            raise
+        except Exception as error:
+            _log.error("unhandled exception", extra={"cause": error})
+            raise errors.Internal from error
 
     return translated
 
 
-def _note_refusal(method: str, error: errors.BrokerError) -> None:
-    level = logging.ERROR if isinstance(error, errors.Failure) else logging.INFO
-    _log.log(
-        level,
-        "request refused",
-        extra={"method": method, "reason": error.reason, "detail": error.detail, "cause": error.__cause__},
-    )
-
-
-def _logged(behaviour: Behaviour, method: str) -> Behaviour:
-    async def logged(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
-        correlation_id.set(secrets.token_hex(8))
-        started = time.monotonic()
-        try:
-            return await behaviour(request, context)
-        finally:
-            elapsed = time.monotonic() - started
-            _log.debug("request answered", extra={"method": method, "seconds": round(elapsed, 6)})
-
-    return logged
+async def _abort(context: Context, refusal: errors.BrokerError, record: Record) -> None:
+    status = to_status(refusal, record.correlation_id or "")
+    await context.abort(CODES[refusal.reason], status.message, to_metadata(refusal, status))

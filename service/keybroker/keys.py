@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from keybroker import errors
+from keybroker.lru import Lru
 
 if TYPE_CHECKING:
     from keybroker.clock import Clock
     from keybroker.kms import Kms
+    from keybroker.limits import RateLimit
     from keybroker.model import KeyArn, KeyDescription, KeyFacts
     from keybroker.tasks import Tasks
 
 _log = logging.getLogger(__name__)
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 # Disabled keys take imports too: key-state.html in the KMS Developer Guide.
 _IMPORTABLE_STATES = frozenset({"PendingImport", "Enabled", "Disabled"})
@@ -30,25 +29,21 @@ _REMEMBERED: dict[type[errors.BrokerError], float] = {
 }
 
 
-class Lru(OrderedDict[_K, _V], Generic[_K, _V]):
-    """A mapping that forgets what was written or touched longest ago."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-
-    def __setitem__(self, key: _K, value: _V) -> None:
-        super().__setitem__(key, value)
-        self.move_to_end(key)
-        if len(self) > self._limit:
-            self.popitem(last=False)
-
-
 class Keys:
     """The keys of one Region, as KMS describes them."""
 
-    def __init__(self, *, kms: Kms, clock: Clock, tasks: Tasks, max_entries: int) -> None:
+    def __init__(self, *, kms: Kms, clock: Clock, tasks: Tasks, lookups: RateLimit, max_entries: int) -> None:
+        """Knows nothing yet.
+
+        Args:
+            kms: the Region's KMS.
+            clock: monotonic time.
+            tasks: runs the requests.
+            lookups: what a caller may make the broker ask of KMS.
+            max_entries: keys remembered.
+        """
         self._kms = kms
+        self._lookups = lookups
         self._clock = clock
         self._tasks = tasks
         self._facts: Lru[KeyArn, KeyFacts] = Lru(max_entries)
@@ -60,17 +55,25 @@ class Keys:
         """The key's facts, if KMS has told them."""
         return self._facts.get(key)
 
-    async def facts(self, key: KeyArn) -> KeyFacts | None:
-        """The key's facts, from KMS if need be; None if the broker's role may not describe the key.
+    async def look_up(self, key: KeyArn, caller: str) -> KeyFacts | None:
+        """The facts of a key not known yet, from KMS; None if the broker's role may not describe the key.
 
         Raises:
-            BrokerError: as describe.
+            CallerRateExceeded, or what require_importable raises
         """
-        if known := self.known(key):
-            return known
         self.require_not_refused(key)
+        if key not in self._asking:
+            self.charge(caller)
         await self.require_importable(key)
         return self.known(key)
+
+    def charge(self, caller: str) -> None:
+        """Counts a request to KMS against the caller who causes it.
+
+        Raises:
+            CallerRateExceeded
+        """
+        self._lookups.spend(caller)
 
     async def require_importable(self, key: KeyArn) -> None:
         """Asks KMS anew whether the key takes an import now; concurrent askers share one request.

@@ -15,25 +15,67 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from keybroker.settings import Listener
+    from keybroker.certificates import Certificates
+    from keybroker.clock import Clock
+    from keybroker.settings import Limits, Listener
 
     Context = grpc.aio.ServicerContext[Any, Any]
+
+LONGEST_CONNECTION = 600
+"""Seconds after which a TLS connection is asked to make way for a new one, with a new look at certificates."""
+
+_HANDSHAKE = 5
+"""Seconds a TLS handshake may take."""
+
+# Those a local listener lets in are trusted with many requests at once on one connection.
+_LOCAL_STREAMS = 100_000
 
 
 class ListenError(Exception):
     """A listener cannot be opened; its text is for the operator."""
 
 
-def identity(listener: Listener) -> Callable[[Context], Caller]:
-    """Who the callers of a listener are: whoever may open the socket is the caller the settings name.
+def identity(listener: Listener, certificates: Certificates | None, clock: Clock) -> Callable[[Context], Caller]:
+    """Who the callers of a listener are: the name in the client's certificate, or the name the settings give.
 
-    Nothing a caller sends is looked at: metadata never changes who one is.
+    Nothing a caller sends in metadata is looked at.
     """
-    caller = Caller(name=listener.caller, listener=listener.address)
+    if certificates:
+        return lambda context: Caller(
+            name=certificates.clients.identify(
+                {name: list(values) for name, values in context.auth_context().items()}, clock.now()
+            ),
+            listener=listener.address,
+        )
+    caller = Caller(name=listener.caller or "", listener=listener.address)
     return lambda _: caller
 
 
-def bind(server: grpc.aio.Server, listener: Listener) -> int:
+def options(listener: Listener, limits: Limits, longest_deadline: float) -> list[tuple[str, int]]:
+    """GRPC's settings for a listener: bounds for what can reach it before anyone is known."""
+    common = [
+        ("grpc.so_reuseport", 0),  # on by default: a second broker would silently share the port
+        ("grpc.max_receive_message_length", 64 * 1024),
+        ("grpc.max_metadata_size", 8 * 1024),
+        ("grpc.absolute_max_metadata_size", 16 * 1024),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        # Below these, gRPC answers CANCELLED by itself when thousands of callers wait for one set.
+        ("grpc.server.max_pending_requests", 65_536),
+        ("grpc.server.max_pending_requests_hard_limit", 131_072),
+    ]
+    if not listener.tls:
+        return [*common, ("grpc.max_concurrent_streams", _LOCAL_STREAMS)]
+    return [
+        *common,
+        ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE * 1000),
+        ("grpc.max_connection_age_ms", LONGEST_CONNECTION * 1000),
+        # A call that outlives the grace would fail with UNAVAILABLE.
+        ("grpc.max_connection_age_grace_ms", int(longest_deadline * 1000) + 60_000),
+    ]
+
+
+def bind(server: grpc.aio.Server, listener: Listener, certificates: Certificates | None) -> int:
     """Binds a server to a listener's address, not yet accepting.
 
     Returns:
@@ -47,12 +89,15 @@ def bind(server: grpc.aio.Server, listener: Listener) -> int:
         return 0
     address = listener.address.removeprefix("tcp:")
     try:
+        if certificates:
+            return server.add_secure_port(address, certificates.credentials())
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise ListenError(f"{listener.address}: cannot be bound; is the port in use?") from error
 
 
 def _bind_unix(server: grpc.aio.Server, path: Path, mode: int) -> None:
+    _require_private(path.parent)
     _remove_stale(path)
     # The socket's permissions come from the umask of the moment it is bound; a chmod alone would leave a gap.
     umask = os.umask(0o777 & ~mode)
@@ -60,11 +105,22 @@ def _bind_unix(server: grpc.aio.Server, path: Path, mode: int) -> None:
         server.add_insecure_port(f"unix:{path}")
         path.chmod(mode)
     except (RuntimeError, OSError) as error:
-        raise ListenError(
-            f"unix:{path}: cannot be bound; does its directory exist, may the broker write it?"
-        ) from error
+        raise ListenError(f"unix:{path}: cannot be bound; may the broker write its directory?") from error
     finally:
         os.umask(umask)
+
+
+def _require_private(directory: Path) -> None:
+    """Refuses a directory in which others could put a socket of their own in the place of ours."""
+    try:
+        status = directory.stat()
+    except OSError as error:
+        raise ListenError(f"unix: the directory {directory}: {error.strerror}") from error
+    if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+        raise ListenError(
+            f"unix: the directory {directory} may be written by others, who could put their own socket there; it must"
+            " belong to root or the broker, with mode 0755 or less"
+        )
 
 
 def _remove_stale(path: Path) -> None:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from keybroker import errors
-from keybroker.keys import Lru
+from keybroker.lru import Lru
 from keybroker.model import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keybroker.clock import Clock
     from keybroker.keys import Keys
     from keybroker.kms import Kms
-    from keybroker.model import KeyArn, KeyFacts, ParameterSet, Slot
+    from keybroker.model import KeyArn, ParameterSet, Slot
     from keybroker.quota import Place, Quota
     from keybroker.tasks import Tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a caller needs of a set.
+
+    Attributes:
+        caller: whose share of the line a new fetch uses.
+        min_remaining: seconds the set is still valid at least.
+        deadline: monotonic; an expected wait beyond it is refused at once.
+        described: whether KMS has just been asked whether the key takes imports.
+    """
+
+    caller: str
+    min_remaining: float
+    deadline: float
+    described: bool
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -38,14 +53,16 @@ class _Fetch:
     """A fetch under way. It belongs to the broker: callers join it and leave it, and it goes on.
 
     Attributes:
-        caller: whose share of the line it uses: the caller who started it.
+        caller: whose share of the line it uses: of those who joined, the one whose turn comes first.
         patience: the latest deadline among those who joined; nobody could use the answer after it.
+        described: whether KMS has just been asked about the key.
         lined_up: done when the wait is known.
     """
 
     slot: Slot
     caller: str
     patience: float
+    described: bool
     lined_up: asyncio.Future[None]
     place: Place | None = None
     task: asyncio.Task[_Entry] = field(init=False)
@@ -62,7 +79,6 @@ class Parameters:
         keys: Keys,
         clock: Clock,
         tasks: Tasks,
-        require_suitable: Callable[[Slot, KeyFacts], object],
         max_entries: int,
         supersede: bool,
     ) -> None:
@@ -74,7 +90,6 @@ class Parameters:
             keys: asked before a token is spent.
             clock: wall and monotonic time.
             tasks: runs the fetches.
-            require_suitable: raises if a key of these facts cannot be wrapped as the slot says.
             max_entries: sets kept; the least recently used goes first.
             supersede: whether a newer set for a key ends the older ones of that key.
         """
@@ -83,50 +98,44 @@ class Parameters:
         self._keys = keys
         self._clock = clock
         self._tasks = tasks
-        self._require_suitable = require_suitable
         self._supersede = supersede
         self._entries: Lru[Slot, _Entry] = Lru(max_entries)
         self._fetches: dict[Slot, _Fetch] = {}
         self._issuing: WeakValueDictionary[KeyArn, asyncio.Lock] = WeakValueDictionary()
 
-    async def shared(
-        self, slot: Slot, *, caller: str, min_remaining: float, deadline: float
-    ) -> tuple[ParameterSet, Source]:
-        """The slot's set, with at least min_remaining seconds left: cached, of a fetch under way, or of a new one.
-
-        Args:
-            slot: the slot.
-            caller: whose share of the line a new fetch uses.
-            min_remaining: seconds.
-            deadline: monotonic; an expected wait beyond it is refused at once.
+    async def shared(self, slot: Slot, ask: Ask) -> tuple[ParameterSet, Source]:
+        """The slot's set: cached, of a fetch under way, or of a new one.
 
         Raises:
-            QuotaWaitExceedsDeadline, QuotaQueueFull, TimeoutError, or what the fetch failed with
+            QuotaWaitExceedsDeadline, QuotaQueueFull, CallerRateExceeded, TimeoutError, or what the fetch failed with
         """
         while True:
             entry = self._entries.get(slot)
-            if entry and self._remaining(entry) >= min_remaining:
+            if entry and self._remaining(entry) >= ask.min_remaining:
                 self._entries.move_to_end(slot)
                 return entry.parameters, Source.CACHE
             self._keys.require_not_refused(slot.key)
             fetch = self._fetches.get(slot)
             if fetch is None or fetch.task.done():
-                fetch = self._fetches[slot] = self._start(slot, caller, deadline)
+                fetch = self._fetches[slot] = self._start(slot, ask)
                 fetch.task.add_done_callback(partial(self._finished, fetch))
-            entry = await self._wait_for(fetch, deadline)
+            else:
+                self._join(fetch, ask.caller)
+            entry = await self._wait_for(fetch, ask.deadline)
+            ask = replace(ask, described=False)
             if not entry.retired:  # else imported or superseded by another caller before this one woke
-                self._require_valid_for(min_remaining, entry)
+                self._require_valid_for(ask.min_remaining, entry)
                 return entry.parameters, Source.KMS
 
-    async def exclusive(self, slot: Slot, *, caller: str, min_remaining: float, deadline: float) -> ParameterSet:
-        """A set that no one else was or will be given; arguments and errors as for shared."""
+    async def exclusive(self, slot: Slot, ask: Ask) -> ParameterSet:
+        """A set that no one else was or will be given; raises as shared."""
         self._keys.require_not_refused(slot.key)
-        fetch = self._start(slot, caller, deadline)
+        fetch = self._start(slot, ask)
         try:
-            entry = await self._wait_for(fetch, deadline)
+            entry = await self._wait_for(fetch, ask.deadline)
         finally:
             fetch.task.cancel()  # nobody else could use it
-        self._require_valid_for(min_remaining, entry)
+        self._require_valid_for(ask.min_remaining, entry)
         return entry.parameters
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
@@ -154,12 +163,22 @@ class Parameters:
         by_wall_clock = (entry.parameters.valid_to - self._clock.now()) / timedelta(seconds=1)
         return min(by_wall_clock, entry.expires - self._clock.monotonic())
 
-    def _start(self, slot: Slot, caller: str, deadline: float) -> _Fetch:
-        self._require_in_time(self._quota.expected_wait(caller), deadline)
+    def _start(self, slot: Slot, ask: Ask) -> _Fetch:
+        self._require_in_time(self._quota.expected_wait(ask.caller), ask.deadline)
+        self._quota.require_room(ask.caller)
+        if not ask.described:
+            self._keys.charge(ask.caller)
         lined_up = asyncio.get_running_loop().create_future()
-        fetch = _Fetch(slot=slot, caller=caller, patience=deadline, lined_up=lined_up)
+        fetch = _Fetch(slot=slot, caller=ask.caller, patience=ask.deadline, described=ask.described, lined_up=lined_up)
         fetch.task = self._tasks.start(self._fetch(fetch))
         return fetch
+
+    def _join(self, fetch: _Fetch, caller: str) -> None:
+        """Brings the fetch forward where the caller's own turn would come sooner: no one waits for another's greed."""
+        if fetch.place:
+            self._quota.rehome(fetch.place, caller)
+        elif self._quota.expected_wait(caller) < self._quota.expected_wait(fetch.caller):
+            fetch.caller = caller
 
     async def _wait_for(self, fetch: _Fetch, deadline: float) -> _Entry:
         """The fetch's result. The caller's cancel or deadline ends the waiting, not the fetch."""
@@ -197,10 +216,8 @@ class Parameters:
         # KMS may end a key's older sets when it issues a newer one: one at a time, so that which is the newer is known.
         lock = self._issuing.setdefault(slot.key, asyncio.Lock())
         async with lock:
-            await self._keys.require_importable(slot.key)
-            facts = self._keys.known(slot.key)
-            if facts:
-                self._require_suitable(slot, facts)
+            if not fetch.described:
+                await self._keys.require_importable(slot.key)
             fetch.place = self._quota.join(fetch.caller)
             try:
                 self._require_in_time(fetch.place.expected_wait(), fetch.patience)
@@ -208,12 +225,12 @@ class Parameters:
                 await fetch.place.turn()
             finally:
                 self._quota.leave(fetch.place)
-            entry = await self._issue(slot, facts)
+            entry = await self._issue(slot)
             if self._fetches.get(slot) is fetch:
                 self._entries[slot] = entry
             return entry
 
-    async def _issue(self, slot: Slot, facts: KeyFacts | None) -> _Entry:
+    async def _issue(self, slot: Slot) -> _Entry:
         """A new set from KMS, the token spent. What it may have superseded is retired, unless KMS plainly refused."""
         try:
             parameters = await self._kms.get_parameters_for_import(slot)
@@ -223,7 +240,7 @@ class Parameters:
         except errors.BrokerError as error:
             if getattr(error, "unanswered", False):
                 self._supersede_all(slot.key)
-            if facts and isinstance(error, errors.KeyNotExternal):
+            if isinstance(error, errors.KeyNotExternal) and self._keys.known(slot.key):
                 raise errors.WrappingUnsuitable from error  # KMS's code is for both; the origin is known to be right
             self._keys.remember_refusal(slot.key, error)
             raise

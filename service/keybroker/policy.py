@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from keybroker.grants import Grant
-    from keybroker.model import Caller, Home, KeyArn, KeyFacts, Operation, Slot
+    from keybroker.model import Caller, Home, KeyArn, KeyFacts, Operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,13 @@ class Policy:
         algorithms: the wrapping algorithms allowed.
         key_specs: the wrapping key specs allowed.
         grants: what callers may do; what none allows is denied.
+        version: of the settings it comes from.
     """
 
     algorithms: frozenset[WrappingAlgorithm]
     key_specs: frozenset[WrappingKeySpec]
     grants: tuple[Grant, ...]
+    version: str
 
     def require_own(self, key: KeyArn, home: Home) -> None:
         """Refuses a key of another partition, Region or account.
@@ -156,14 +158,6 @@ class Policy:
         if not fitting:
             raise errors.WrappingUnsuitable(suitable=_listed(pairs))
         return max(fitting, key=_strength)
-
-    def require_suitable(self, slot: Slot, facts: KeyFacts) -> None:
-        """Refuses a slot whose wrapping cannot carry the key's material.
-
-        Raises:
-            WrappingUnsuitable
-        """
-        self.choose(WrappingChoice(algorithm=slot.wrapping.algorithm, key_spec=slot.wrapping.key_spec), slot.key, facts)
 
     def _pairs(self, partition: str) -> Iterator[Wrapping]:
         in_china = partition == "aws-cn"

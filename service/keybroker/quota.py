@@ -72,15 +72,31 @@ class Quota:
         Raises:
             QuotaQueueFull: the line is full and no caller holds more places than this one would.
         """
+        self.require_room(caller)
         if self._waiting >= self._limit:
-            self._make_room_for(caller)
+            self._make_room()
         place = Place(self, caller)
-        self._lines.setdefault(caller, deque()).append(place)
-        self._waiting += 1
+        self._append(place)
         if not self._running:
             self._running = True
             self._tasks.start(self._run())
         return place
+
+    def require_room(self, caller: str) -> None:
+        """Refuses what join would refuse.
+
+        Raises:
+            QuotaQueueFull
+        """
+        if self._waiting >= self._limit and self._is_greediest(caller):
+            raise QuotaQueueFull(retry_after=self.expected_wait(caller))
+
+    def rehome(self, place: Place, caller: str) -> None:
+        """Moves a place to the end of another caller's line, where that is nearer its turn."""
+        if not place.turned.done() and self.expected_wait(caller) < self.wait_of(place):
+            self.leave(place)
+            place.caller = caller
+            self._append(place)
 
     def leave(self, place: Place) -> None:
         """Gives up a place; nothing if it has had its turn."""
@@ -120,11 +136,19 @@ class Quota:
         until_token = max(0.0, self._next_token - self._clock.monotonic())
         return until_token + ahead * self._interval()
 
-    def _make_room_for(self, caller: str) -> None:
-        greediest = max(self._lines, key=lambda name: len(self._lines[name]))
-        if len(self._lines[greediest]) <= len(self._lines.get(caller, ())) + 1:
-            raise QuotaQueueFull(retry_after=self.expected_wait(caller))
-        place = self._lines[greediest][-1]
+    def _append(self, place: Place) -> None:
+        self._lines.setdefault(place.caller, deque()).append(place)
+        self._waiting += 1
+
+    def _greediest(self) -> str:
+        return max(self._lines, key=lambda caller: len(self._lines[caller]))
+
+    def _is_greediest(self, caller: str) -> bool:
+        """Whether no one would hold more places than this caller with one more."""
+        return len(self._lines[self._greediest()]) <= len(self._lines.get(caller, ())) + 1
+
+    def _make_room(self) -> None:
+        place = self._lines[self._greediest()][-1]
         refusal = QuotaQueueFull(retry_after=place.expected_wait())
         self.leave(place)
         place.turned.set_exception(refusal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keybroker import wire
+from keybroker import audit, wire
 from keybroker.interceptors import time_left
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc as pb_grpc
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from keybroker.broker import Broker
     from keybroker.clock import Clock
+    from keybroker.limits import RateLimit
     from keybroker.model import Caller
 
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -24,22 +25,31 @@ if TYPE_CHECKING:
 class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     """KeyImportService, for the callers of one listener."""
 
-    def __init__(self, *, broker: Callable[[], Broker], identify: Callable[[Context], Caller], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        broker: Callable[[], Broker],
+        identify: Callable[[Context], Caller],
+        requests: RateLimit,
+        clock: Clock,
+    ) -> None:
         """Serves the broker.
 
         Args:
             broker: the broker; raises errors.TryAgain while it is not ready.
             identify: who calls; raises errors.CallerUnauthenticated.
+            requests: what a caller may ask for.
             clock: for deadlines and expirations.
         """
         self._broker = broker
         self._identify = identify
+        self._requests = requests
         self._clock = clock
 
     async def GetParametersForImport(  # noqa: N802 -- the RPC's name
         self, request: pb.GetParametersForImportRequest, context: Context
     ) -> pb.GetParametersForImportResponse:
-        caller = self._identify(context)
+        caller = self._admit(context)
         wanted = wire.parameters_request(request)
         parameters, source = await self._broker().parameters(caller, wanted, self._deadline(context))
         return wire.parameters_response(parameters, source)
@@ -47,7 +57,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def ImportKeyMaterial(  # noqa: N802 -- the RPC's name
         self, request: pb.ImportKeyMaterialRequest, context: Context
     ) -> pb.ImportKeyMaterialResponse:
-        caller = self._identify(context)
+        caller = self._admit(context)
         wanted = wire.import_request(request, self._clock.now())
         change = await self._broker().import_key_material(caller, wanted, self._deadline(context))
         return pb.ImportKeyMaterialResponse(key_arn=str(change.key), key_material_id=change.key_material_id)
@@ -55,7 +65,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def DeleteImportedKeyMaterial(  # noqa: N802 -- the RPC's name
         self, request: pb.DeleteImportedKeyMaterialRequest, context: Context
     ) -> pb.DeleteImportedKeyMaterialResponse:
-        caller = self._identify(context)
+        caller = self._admit(context)
         material_id = wire.key_material_id(request.key_material_id)
         change = await self._broker().delete_imported_key_material(
             caller, request.key_id, material_id, self._deadline(context)
@@ -65,9 +75,15 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def DiscardParameters(  # noqa: N802 -- the RPC's name
         self, request: pb.DiscardParametersRequest, context: Context
     ) -> pb.DiscardParametersResponse:
-        caller = self._identify(context)
+        caller = self._admit(context)
         self._broker().discard(caller, request.key_id, wire.import_token(request.import_token))
         return pb.DiscardParametersResponse()
+
+    def _admit(self, context: Context) -> Caller:
+        caller = self._identify(context)
+        audit.current().note_caller(caller)
+        self._requests.spend(caller.name)
+        return caller
 
     def _deadline(self, context: Context) -> float:
         return self._clock.monotonic() + time_left(context)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import ipaddress
 import re
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -16,17 +17,13 @@ from pydantic import (
     Field,
     Strict,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from keybroker.model import Operation, WrappingAlgorithm, WrappingKeySpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from pydantic_core import ErrorDetails
+from keybroker.settings_errors import sentences
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2}", re.ASCII)
@@ -73,13 +70,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class Tls(_Section):
+    """Mutual TLS: PEM files, read again when they change; relative paths start at the settings file."""
+
+    certificate: str
+    private_key: str
+    client_ca: str
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+
+    @field_validator("certificate", "private_key", "client_ca")
+    @classmethod
+    def _check_path(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            raise ValueError("must be the path of a PEM file")
+        return str(Path((info.context or {}).get("directory", ""), value))
+
+
 class Listener(_Section):
     """One socket and whom it lets in."""
 
     address: str
     mode: str = "0660"
     plaintext: bool = False
-    caller: str = Field(min_length=1, max_length=256)
+    caller: str | None = Field(default=None, min_length=1, max_length=256)
+    tls: Tls | None = None
 
     @property
     def socket_path(self) -> str | None:
@@ -115,14 +129,22 @@ class Listener(_Section):
         return value
 
     @model_validator(mode="after")
-    def _check_plaintext(self) -> Self:
-        if self.socket_path is None:
-            if not self.plaintext:
-                raise ValueError("a tcp listener needs `plaintext = true`, and then a loopback address")
-            if not is_loopback(self.host_and_port[0]):
-                raise ValueError("plaintext is for loopback addresses only")
-        elif self.plaintext:
-            raise ValueError("plaintext is for tcp listeners; a unix socket needs no such word")
+    def _check_kind(self) -> Self:
+        if self.tls:
+            if self.socket_path or self.plaintext:
+                raise ValueError("tls is for tcp listeners, and goes without plaintext")
+            if self.caller:
+                raise ValueError("caller has no place beside tls, where the certificate says who calls")
+            return self
+        if not self.caller:
+            raise ValueError("caller is missing: the name of whoever may open this listener")
+        if self.socket_path:
+            if self.plaintext:
+                raise ValueError("plaintext is for tcp listeners; a unix socket needs no such word")
+        elif not self.plaintext:
+            raise ValueError("a tcp listener needs tls, or `plaintext = true` and a loopback address")
+        elif not is_loopback(self.host_and_port[0]):
+            raise ValueError("plaintext is for loopback addresses only")
         return self
 
 
@@ -216,6 +238,25 @@ class CallerSettings(_Section):
         return value
 
 
+class Limits(_Section):
+    """What one caller, or one connection, may take.
+
+    The rates are for each caller. Two seconds' worth of requests are let through at once, and twenty seconds' worth of
+    look-ups, which are questions to KMS about keys the broker does not know.
+    """
+
+    requests_per_second: float = Field(default=10_000.0, gt=0, le=1e6, strict=False)
+    lookups_per_second: float = Field(default=50.0, gt=0, le=2000, strict=False)
+    connections: int = Field(default=1000, ge=1, le=1_000_000)
+    streams_per_connection: int = Field(default=128, ge=1, le=100_000)
+
+
+class AuditSettings(_Section):
+    """Where the audit lines go: a file, or - for standard output."""
+
+    file: str = Field(default="-", min_length=1)
+
+
 class Settings(_Section):
     """The whole file."""
 
@@ -224,6 +265,13 @@ class Settings(_Section):
     parameters: ParametersSettings = ParametersSettings()
     policy: PolicySettings = PolicySettings()
     callers: tuple[CallerSettings, ...] = Field(default=(), strict=False)
+    limits: Limits = Limits()
+    audit: AuditSettings = AuditSettings()
+
+    @property
+    def version(self) -> str:
+        """Names these settings in the audit: 12 hexadecimal digits that differ when any value does."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @model_validator(mode="after")
     def _check_listeners(self) -> Self:
@@ -245,48 +293,21 @@ def load(path: Path) -> Settings:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is no TOML: {error}") from error
-    return parse(raw)
+    return parse(raw, directory=path.parent)
 
 
-def parse(raw: dict[str, Any]) -> Settings:
+def parse(raw: dict[str, Any], directory: Path = Path()) -> Settings:
     """The settings in a parsed TOML document.
+
+    Args:
+        raw: the document.
+        directory: where its relative paths start.
 
     Raises:
         SettingsError: as load.
     """
     try:
-        return Settings.model_validate(raw)
+        return Settings.model_validate(raw, context={"directory": directory})
     except ValidationError as error:
-        raise SettingsError("\n".join(_sentences(error))) from error
-
-
-def _sentences(error: ValidationError) -> Iterator[str]:
-    faults = error.errors(include_url=False)
-    for fault in faults:
-        if fault["type"] == "too_short" and any(
-            len(f["loc"]) > len(fault["loc"]) for f in faults if f["loc"][: len(fault["loc"])] == fault["loc"]
-        ):
-            continue  # a list whose every item is refused is then called empty
-        yield f"{_path(fault)}: {_sentence(fault)}".removeprefix(": ")
-
-
-def _path(fault: ErrorDetails) -> str:
-    path = ""
-    for part in fault["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.removeprefix(".")
-
-
-def _sentence(fault: ErrorDetails) -> str:
-    match fault["type"]:
-        case "extra_forbidden":
-            known = [name for section in _Section.__subclasses__() for name in section.model_fields]
-            near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-            return "is no setting" + (f"; did you mean {near[0]}?" if near else "")
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(fault["ctx"]["error"])
-        case _:
-            message = fault["msg"].removeprefix("Input ").replace("Input should", "should")
-            return f"{message}, not {fault['input']!r}" if fault["type"] != "too_short" else message
+        known = [name for section in _Section.__subclasses__() for name in section.model_fields]
+        raise SettingsError("\n".join(sentences(error, known))) from error

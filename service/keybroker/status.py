@@ -40,6 +40,7 @@ CODES: Mapping[str, grpc.StatusCode] = {
     "KEY_MATERIAL_UNREADABLE": grpc.StatusCode.INVALID_ARGUMENT,
     "QUOTA_WAIT_EXCEEDS_DEADLINE": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUOTA_QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "CALLER_RATE_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "KMS_THROTTLED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "KMS_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
     "BROKER_CREDENTIALS": grpc.StatusCode.UNAVAILABLE,
@@ -50,7 +51,7 @@ CODES: Mapping[str, grpc.StatusCode] = {
 }
 
 # gRPC clients wait this long before they retry by themselves; only our own line knows the time that well.
-_PUSHBACK = (errors.QuotaWaitExceedsDeadline, errors.QuotaQueueFull)
+_PUSHBACK = (errors.QuotaWaitExceedsDeadline, errors.QuotaQueueFull, errors.CallerRateExceeded)
 
 
 def to_status(error: errors.BrokerError, correlation_id: str) -> Status:

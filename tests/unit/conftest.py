@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keybroker.broker import Broker, Region
-from keybroker.grants import local_grants
+from keybroker.grants import grants_of
+from keybroker.limits import RateLimit
 from keybroker.keys import Keys
 from keybroker.model import Caller, ParametersRequest, Sharing, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.parameters import Parameters
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 POLICY = Policy(
     algorithms=frozenset({WrappingAlgorithm.RSAES_OAEP_SHA_256, WrappingAlgorithm.RSA_AES_KEY_WRAP_SHA_256}),
     key_specs=frozenset({WrappingKeySpec.RSA_2048, WrappingKeySpec.RSA_3072, WrappingKeySpec.RSA_4096}),
-    grants=local_grants(frozenset({"alice", "bob", "a", *(f"caller {n}" for n in range(1000))})),
+    grants=grants_of((), local_callers={"alice", "bob", *(f"caller {n}" for n in range(1000))}),
+    version="test",
 )
 OAEP = WrappingChoice(algorithm=WrappingAlgorithm.RSAES_OAEP_SHA_256, key_spec=WrappingKeySpec.RSA_4096)
 
@@ -91,14 +93,14 @@ class BenchMaker:
         clock, tasks = self._clock, self._tasks
         kms = FakeKms(clock)
         quota = Quota(rate=rate, limit=queue, clock=clock, tasks=tasks)
-        keys = Keys(kms=kms, clock=clock, tasks=tasks, max_entries=max_entries)
+        lookups = RateLimit(rate=1e6, burst=1e6, clock=clock)
+        keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
         parameters = Parameters(
             kms=kms,
             quota=quota,
             keys=keys,
             clock=clock,
             tasks=tasks,
-            require_suitable=policy.require_suitable,
             max_entries=max_entries,
             supersede=supersede,
         )

@@ -245,6 +245,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: KMS's answer failed the broker's checks; nothing of it was used."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """INTERNAL: an error in the broker; metadata "correlation_id" finds it in the broker's log."""
+    ERROR_REASON_CALLER_RATE_EXCEEDED: _ErrorReason.ValueType  # 28
+    """RESOURCE_EXHAUSTED with RetryInfo: the caller exceeds its own rate of requests, or of keys new to the broker."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason lists the reasons in google.rpc.ErrorInfo, there without the prefix."""
@@ -305,6 +307,8 @@ ERROR_REASON_KMS_BAD_RESPONSE: ErrorReason.ValueType  # 26
 """INTERNAL: KMS's answer failed the broker's checks; nothing of it was used."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL: an error in the broker; metadata "correlation_id" finds it in the broker's log."""
+ERROR_REASON_CALLER_RATE_EXCEEDED: ErrorReason.ValueType  # 28
+"""RESOURCE_EXHAUSTED with RetryInfo: the caller exceeds its own rate of requests, or of keys new to the broker."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,145 @@
+"""A TLS listener's files: the server's certificate, its key, the clients' CAs; read again when they change."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from keybroker.identity import Clients
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from keybroker.settings import Tls
+
+_log = logging.getLogger(__name__)
+
+
+class CertificateError(Exception):
+    """The files cannot be used; its text is for the operator, and names the setting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    digest: bytes
+    configuration: grpc.ServerCertificateConfiguration
+    clients: Clients
+    not_after: datetime
+
+
+class Certificates:
+    """What a TLS listener presents and accepts. A bad change of the files is reported, and the last good ones kept.
+
+    Attributes:
+        failures: how many changes could not be used.
+    """
+
+    def __init__(self, tls: Tls, *, path: str) -> None:
+        """Reads the files.
+
+        Args:
+            tls: the listener's settings.
+            path: of those settings, for messages.
+
+        Raises:
+            CertificateError
+        """
+        self._tls = tls
+        self._path = path
+        self._loaded = self._load()
+        self._failed_digest = b""
+        self._changes: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
+        self.failures = 0
+
+    @property
+    def clients(self) -> Clients:
+        """Who is accepted now."""
+        return self._loaded.clients
+
+    @property
+    def not_after(self) -> datetime:
+        """When the server's certificate expires."""
+        return self._loaded.not_after
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for a server's port that follow the files."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._loaded.configuration,
+            self._changed,  # type: ignore[arg-type] # None is documented to mean no change
+            require_client_authentication=True,
+        )
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        # gRPC asks at every handshake, on a thread of its own. A new object each time has been seen to crash it, and
+        # None keeps what it has: so a change is handed over once.
+        try:
+            return self._changes.popleft()
+        except IndexError:
+            return None
+
+    def reload(self) -> None:
+        """Reads the files again, and uses them if they have changed and are good."""
+        digest = self._digest()
+        if digest in (self._loaded.digest, self._failed_digest):
+            return
+        try:
+            loaded = self._load()
+        except CertificateError as error:
+            self._failed_digest = digest
+            self.failures += 1
+            _log.error("certificates not reloaded, the last good ones are kept: %s", error)
+            return
+        self._loaded = loaded
+        self._changes.append(loaded.configuration)
+        _log.info("certificates reloaded", extra={"listener": self._path, "not_after": loaded.not_after.isoformat()})
+
+    def _digest(self) -> bytes:
+        digest = hashlib.sha256()
+        for name in ("certificate", "private_key", "client_ca"):
+            try:
+                content = Path(getattr(self._tls, name)).read_bytes()
+            except OSError:
+                content = b""
+            digest.update(hashlib.sha256(content).digest())
+        return digest.digest()
+
+    def _load(self) -> _Loaded:
+        digest = self._digest()
+        certificate, key, authorities = (self._read(name) for name in ("certificate", "private_key", "client_ca"))
+        try:
+            chain = x509.load_pem_x509_certificates(certificate)
+        except ValueError as error:
+            raise CertificateError(f"{self._path}.certificate: holds no PEM certificate") from error
+        try:
+            private_key = load_pem_private_key(key, password=None)
+        except (ValueError, TypeError) as error:
+            raise CertificateError(f"{self._path}.private_key: holds no PEM key without a password") from error
+        if private_key.public_key() != chain[0].public_key():
+            raise CertificateError(f"{self._path}.private_key: is not the key of the certificate")
+        try:
+            roots = x509.load_pem_x509_certificates(authorities)
+        except ValueError as error:
+            raise CertificateError(f"{self._path}.client_ca: holds no PEM certificate") from error
+        return _Loaded(
+            digest=digest,
+            configuration=grpc.ssl_server_certificate_configuration(
+                [(key, certificate)], root_certificates=authorities
+            ),
+            clients=Clients(roots, require_tls_1_3=self._tls.minimum_version == "1.3"),
+            not_after=chain[0].not_valid_after_utc,
+        )
+
+    def _read(self, name: str) -> bytes:
+        path = Path(getattr(self._tls, name))
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise CertificateError(f"{self._path}.{name}: {path} cannot be read: {error.strerror}") from error
