@@ -67,6 +67,8 @@ class Keys:
         self.single_use = single_use
         self.supersede = supersede
         self.validity = validity
+        self.issued: set[tuple[str, str]] = set()
+        """Every public key ever issued, as ARN and SHA-256 in hexadecimal."""
         self._now = now
         self._keys: dict[str, _Key] = {}
         self._sets: dict[bytes, _Set] = {}
@@ -137,10 +139,12 @@ class Keys:
             self._sets = {token: issued for token, issued in self._sets.items() if issued.key_arn != key.arn}
         token, valid_to = secrets.token_bytes(_TOKEN_LENGTH), round(self._now() + self.validity, 3)
         self._sets[token] = _Set(key_arn=key.arn, algorithm=algorithm, private_key=private_key, valid_to=valid_to)
+        public_key = spki(private_key)
+        self.issued.add((key.arn, hashlib.sha256(public_key).hexdigest()))
         return {
             "KeyId": key.arn,
             "ImportToken": base64.b64encode(token).decode(),
-            "PublicKey": base64.b64encode(spki(private_key)).decode(),
+            "PublicKey": base64.b64encode(public_key).decode(),
             "ParametersValidTo": valid_to,
         }
 

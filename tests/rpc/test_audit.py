@@ -1,0 +1,234 @@
+"""One line for every request, written before its reply, with everything but the secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import stat
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from keyimport.v1 import key_import_pb2 as pb
+from keyimport.v1 import key_import_pb2_grpc
+from tests.conftest import refusal_of
+from tests.kms_double import CANARY
+from tests.kms_wrapping import wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.conftest import RunningBroker
+    from tests.kms_double import KmsDouble
+
+    RunBroker = Callable[..., AbstractAsyncContextManager[RunningBroker]]
+
+SPEC = pb.WRAPPING_KEY_SPEC_RSA_2048
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def _import(parameters: Any, material: bytes = bytes(32)) -> pb.ImportKeyMaterialRequest:
+    return pb.ImportKeyMaterialRequest(
+        key_id=parameters.key_arn,
+        import_token=parameters.import_token,
+        encrypted_key_material=wrap(parameters.public_key, "RSAES_OAEP_SHA_256", material),
+        never_expires=True,
+    )
+
+
+async def test_a_handed_out_set_is_on_record(run_broker: RunBroker, double: KmsDouble, tmp_path: Path) -> None:
+    """The line names who got which public key for which key, from where, and KMS's own request id."""
+    arn, file = double.add_key(), tmp_path / "audit.log"
+    async with run_broker(audit={"file": str(file)}) as broker:
+        answer = await broker.stub.GetParametersForImport(pb.GetParametersForImportRequest(key_id=arn))
+        line = _lines(file)[0]  # there before the reply, so certainly by now
+        await broker.stub.ImportKeyMaterial(_import(answer))
+        imported = _lines(file)[1]
+
+    request_id = next(call.request_id for call in double.calls if call.operation == "GetParametersForImport")
+    assert line.pop("time").endswith("+00:00")
+    assert len(line.pop("correlation_id")) == 16
+    assert len(line.pop("config_version")) == 12
+    assert line.pop("valid_to").startswith(str(answer.parameters_valid_to.ToDatetime().date()))
+    assert line == {
+        "rpc": "GetParametersForImport",
+        "caller": "local",
+        "listener": broker.target,
+        "key_arn": arn,
+        "wrapping_algorithm": "RSAES_OAEP_SHA_256",
+        "wrapping_key_spec": "RSA_4096",
+        "public_key_sha256": answer.public_key_sha256.hex(),
+        "source": "KMS",
+        "aws_request_id": request_id,
+        "code": "OK",
+    }
+    assert (imported["rpc"], imported["code"]) == ("ImportKeyMaterial", "OK")
+    assert imported["public_key_sha256"] == answer.public_key_sha256.hex()
+    assert imported["aws_request_id"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_a_refusal_is_on_record(run_broker: RunBroker, tmp_path: Path) -> None:
+    """With its code and reason; what could not be parsed is not repeated."""
+    file = tmp_path / "audit.log"
+    async with run_broker(audit={"file": str(file)}) as broker:
+        request = pb.GetParametersForImportRequest(key_id="alias/secret-project")
+        refused = await refusal_of(broker.stub.GetParametersForImport(request))
+
+    (line,) = _lines(file)
+    assert (line["code"], line["reason"]) == ("INVALID_ARGUMENT", refused.reason)
+    assert "key_arn" not in line
+    assert "secret-project" not in file.read_text()
+
+
+async def test_an_import_whose_caller_left_is_on_record_when_it_ends(
+    run_broker: RunBroker, double: KmsDouble, tmp_path: Path
+) -> None:
+    """CANCELLED, with KMS's request id: it happened."""
+    arn, file = double.add_key(), tmp_path / "audit.log"
+    async with run_broker(audit={"file": str(file)}) as broker:
+        request = pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=SPEC)
+        answer = await broker.stub.GetParametersForImport(request)
+        double.latency["ImportKeyMaterial"] = 0.5
+        leaving = broker.stub.ImportKeyMaterial(_import(answer))
+        await double.reached("ImportKeyMaterial", 1)
+        leaving.cancel()
+        while len(_lines(file)) < 2:
+            await asyncio.sleep(0.01)
+
+    line = _lines(file)[1]
+    assert line["code"] == "CANCELLED"
+    assert line["aws_request_id"]
+    assert "reason" not in line
+    assert double.material(arn) == bytes(32)
+
+
+async def test_a_moved_file_is_reopened(run_broker: RunBroker, double: KmsDouble, tmp_path: Path) -> None:
+    """As log rotation does it: move, SIGHUP, and the next line is in a new file."""
+    arn, file = double.add_key(), tmp_path / "audit.log"
+    async with run_broker(audit={"file": str(file)}) as broker:
+        request = pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=SPEC)
+        await broker.stub.GetParametersForImport(request)
+        file.rename(tmp_path / "audit.log.1")
+        await broker.stub.GetParametersForImport(request)
+        broker.app.reload()
+        await broker.stub.GetParametersForImport(request)
+
+    assert len(_lines(tmp_path / "audit.log.1")) == 2
+    assert len(_lines(file)) == 1
+
+
+async def test_what_cannot_be_recorded_is_refused(run_broker: RunBroker, double: KmsDouble, tmp_path: Path) -> None:
+    """On a full disk no set is handed out and, once that is known, no import is begun; with room again all is well."""
+    arn = double.add_key()
+    async with run_broker(audit={"file": "/dev/full"}) as broker:
+        request = pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=SPEC)
+        refused = await refusal_of(broker.stub.GetParametersForImport(request))
+        parameters = pb.GetParametersForImportResponse(key_arn=arn, import_token=b"token")
+        parameters.public_key = _any_public_key()
+        refused_import = await refusal_of(broker.stub.ImportKeyMaterial(_import(parameters)))
+        broker.app._audit._file = str(tmp_path / "good.log")
+        broker.app.reload()
+        served = await broker.stub.GetParametersForImport(request)
+
+    assert (refused.reason, refused_import.reason) == ("INTERNAL", "INTERNAL")
+    assert double.count("ImportKeyMaterial") == 0
+    assert served.key_arn == arn
+
+
+def _any_public_key() -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: PLC0415
+
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+async def test_a_link_in_the_files_place_is_not_followed(run_broker: RunBroker, tmp_path: Path) -> None:
+    """Nobody redirects the record by putting a link there."""
+    file = tmp_path / "audit.log"
+    file.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(OSError, match="symbolic|symlink|link"):
+        async with run_broker(audit={"file": str(file)}):
+            pass
+
+
+async def test_ten_thousand_mixed_requests_leave_as_many_lines(
+    run_broker: RunBroker, double: KmsDouble, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Valid and hostile, from three callers: a line each, every fingerprint one KMS issued for that ARN, no secret."""
+    total, file = 10_000, tmp_path / "audit.log"
+    arns = [double.add_key() for _ in range(20)]
+    callers = ("alice", "bob", "mallory")
+    listeners = [{"address": f"unix:{tmp_path}/{name}.sock", "caller": name} for name in callers]
+    grants = [
+        {"id": "alice", "keys": ["arn:aws:kms:us-east-1:111122223333:key/*"],
+         "operations": ["GetParametersForImport", "ImportKeyMaterial", "DeleteImportedKeyMaterial"]},
+        {"id": "bob", "keys": arns[:5], "operations": ["GetParametersForImport"]},
+    ]  # fmt: skip
+    canary = b"canary-in-the-ciphertext"
+    choose = random.Random(7)  # noqa: S311 -- the same traffic in every run
+
+    def hostile(stub: Any) -> Any:
+        key_id = choose.choice(["alias/x", "ARN:AWS", arns[0].replace("111122223333", "444455556666"), "", "x" * 3000])
+        return stub.GetParametersForImport(pb.GetParametersForImportRequest(key_id=key_id))
+
+    def spend(stub: Any) -> Any:
+        return stub.ImportKeyMaterial(
+            pb.ImportKeyMaterialRequest(
+                key_id=choose.choice(arns), import_token=canary, never_expires=True,
+                encrypted_key_material=canary + bytes(256 - len(canary)),
+            )
+        )  # fmt: skip
+
+    def get(stub: Any) -> Any:
+        request = pb.GetParametersForImportRequest(
+            key_id=choose.choice(arns),
+            wrapping_algorithm=choose.choice([0, 0, 0, 0, 1, 2, 3, 5]),
+            wrapping_key_spec=SPEC,
+        )
+        return stub.GetParametersForImport(request)
+
+    def discard(stub: Any) -> Any:
+        return stub.DiscardParameters(pb.DiscardParametersRequest(key_id=choose.choice(arns), import_token=canary))
+
+    def delete(stub: Any) -> Any:
+        return stub.DeleteImportedKeyMaterial(pb.DeleteImportedKeyMaterialRequest(key_id=choose.choice(arns)))
+
+    async with run_broker(
+        listeners=listeners, callers=grants, audit={"file": str(file)}, kms={"requests_per_second": 1000.0}
+    ):
+        channels = [grpc.aio.insecure_channel(listener["address"]) for listener in listeners]
+        stubs: list[Any] = [key_import_pb2_grpc.KeyImportServiceStub(channel) for channel in channels]
+        answers: list[Any] = []
+        for _ in range(total // 100):
+            calls = [
+                choose.choices([get, hostile, spend, discard, delete], weights=[6, 2, 1, 1, 1])[0](choose.choice(stubs))
+                for _ in range(100)
+            ]
+            answers += await asyncio.gather(*calls, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
+
+    lines = _lines(file)
+    handed_out = {(line["key_arn"], line["public_key_sha256"]) for line in lines if line.get("source")}
+    codes = {line["code"] for line in lines}
+    written = file.read_text() + "".join(capfd.readouterr())
+    print(f"{len(answers)} requests, {len(lines)} audit lines, codes {sorted(codes)}")
+    assert len(answers) == len(lines) == total
+    assert len({line["correlation_id"] for line in lines}) == total
+    assert handed_out
+    assert handed_out <= double.keys.issued
+    assert {"OK", "INVALID_ARGUMENT", "PERMISSION_DENIED", "FAILED_PRECONDITION"} <= codes
+    assert not [answer for answer in answers if isinstance(answer, Exception) and CANARY in str(answer)]
+    assert not [line for line in lines if line["caller"] == "mallory" and line["code"] == "OK"]
+    assert CANARY not in written
+    assert canary.decode() not in written
