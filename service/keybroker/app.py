@@ -23,6 +23,8 @@ from keybroker.interceptors import LONGEST_DEADLINE, Interceptor
 from keybroker.keys import Keys
 from keybroker.kms import CALL_LIMIT, AwsKms
 from keybroker.limits import RateLimit
+from keybroker.metrics import Metrics
+from keybroker.ops import ops_server
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
 from keybroker.quota import Quota
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from keybroker.clock import Clock
     from keybroker.model import Home
-    from keybroker.settings import Settings
+    from keybroker.settings import Listener, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class App:
         self._not_ready: errors.BrokerError = errors.KmsUnavailable("starting", retry_after=1.0)
         self._stop = asyncio.Event()
         self.ports: list[int] = []
+        self.ops_port: int | None = None
+        self.metrics = Metrics()
 
     async def serve(self) -> None:
         """Listens at once, becomes ready when AWS lets it, and returns when it has been stopped and has drained.
@@ -106,9 +110,13 @@ class App:
                 await self._set_health(serving=False)
                 try:
                     self._bind()
+                    if self._settings.ops:
+                        host, port = self._settings.ops.host_and_port
+                        server = ops_server(host, port, metrics=self.metrics, ready=lambda: self._broker is not None)
+                        self.ops_port = await self._clients.enter_async_context(server)
                     loop.add_signal_handler(signal.SIGHUP, self.reload)
-                    for server in self._servers:
-                        await server.start()
+                    for each in self._servers:
+                        await each.start()
                     addresses = [listener.address for listener in self._settings.listeners]
                     _log.info("listening", extra={"addresses": addresses})
                     await self._run()
@@ -165,9 +173,7 @@ class App:
 
     def _bind(self) -> None:
         for index, listener in enumerate(self._settings.listeners):
-            certificates = Certificates(listener.tls, path=f"listeners[{index}].tls") if listener.tls else None
-            if certificates:
-                self._certificates.append(certificates)
+            certificates = self._certificates_of(index, listener)
             server = grpc.aio.server(
                 interceptors=[Interceptor(audit_log=self._audit, clock=self._clock)],
                 options=listeners.options(listener, self._settings.limits, LONGEST_DEADLINE),
@@ -183,6 +189,13 @@ class App:
             add_reflection(server)
             self._servers.append(server)
             self.ports.append(listeners.bind(server, listener, certificates))
+
+    def _certificates_of(self, index: int, listener: Listener) -> Certificates | None:
+        if listener.tls is None:
+            return None
+        certificates = Certificates(listener.tls, path=f"listeners[{index}].tls", metrics=self.metrics)
+        self._certificates.append(certificates)
+        return certificates
 
     def _ready_broker(self) -> Broker:
         if self._broker is None:

@@ -18,6 +18,7 @@ from keybroker.identity import Clients
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from keybroker.metrics import Metrics
     from keybroker.settings import Tls
 
 _log = logging.getLogger(__name__)
@@ -36,38 +37,32 @@ class _Loaded:
 
 
 class Certificates:
-    """What a TLS listener presents and accepts. A bad change of the files is reported, and the last good ones kept.
+    """What a TLS listener presents and accepts. A bad change of the files is reported, and the last good ones kept."""
 
-    Attributes:
-        failures: how many changes could not be used.
-    """
-
-    def __init__(self, tls: Tls, *, path: str) -> None:
+    def __init__(self, tls: Tls, *, path: str, metrics: Metrics) -> None:
         """Reads the files.
 
         Args:
             tls: the listener's settings.
             path: of those settings, for messages.
+            metrics: told of failures, and when the certificate expires.
 
         Raises:
             CertificateError
         """
         self._tls = tls
         self._path = path
+        self._failures = metrics.certificate_reload_failures.labels(listener=path)
+        self._not_after = metrics.certificate_not_after_seconds.labels(listener=path)
         self._loaded = self._load()
+        self._not_after.set(self._loaded.not_after.timestamp())
         self._failed_digest = b""
         self._changes: deque[grpc.ServerCertificateConfiguration] = deque(maxlen=1)
-        self.failures = 0
 
     @property
     def clients(self) -> Clients:
         """Who is accepted now."""
         return self._loaded.clients
-
-    @property
-    def not_after(self) -> datetime:
-        """When the server's certificate expires."""
-        return self._loaded.not_after
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials for a server's port that follow the files."""
@@ -94,10 +89,11 @@ class Certificates:
             loaded = self._load()
         except CertificateError as error:
             self._failed_digest = digest
-            self.failures += 1
+            self._failures.inc()
             _log.error("certificates not reloaded, the last good ones are kept: %s", error)
             return
         self._loaded = loaded
+        self._not_after.set(loaded.not_after.timestamp())
         self._changes.append(loaded.configuration)
         _log.info("certificates reloaded", extra={"listener": self._path, "not_after": loaded.not_after.isoformat()})
 

@@ -28,6 +28,7 @@ from keybroker.settings_errors import sentences
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2}", re.ASCII)
 _KEY_PATTERN = re.compile(r"arn:[a-z*-]+:kms:[a-z0-9*-]+:[0-9*]+:key/[a-z0-9*-]+", re.ASCII)
+_LARGEST_PORT = 65535
 _LONGEST_SOCKET_PATH = 107  # bytes, by Linux's sockaddr_un
 
 
@@ -117,7 +118,7 @@ class Listener(_Section):
                 raise ValueError(f"is longer than the {_LONGEST_SOCKET_PATH} bytes a socket's path can have")
         elif not re.fullmatch(r"tcp:(?:\[[0-9a-fA-F:]+\]|[^:\[\]/]+):[0-9]{1,5}", value, re.ASCII):
             raise ValueError('must be "unix:/PATH" or "tcp:HOST:PORT"')
-        elif int(value.rpartition(":")[2]) > 65535:  # noqa: PLR2004 -- the largest port
+        elif int(value.rpartition(":")[2]) > _LARGEST_PORT:
             raise ValueError("has a port above 65535")
         return value
 
@@ -257,6 +258,28 @@ class AuditSettings(_Section):
     file: str = Field(default="-", min_length=1)
 
 
+class OpsSettings(_Section):
+    """The operators' HTTP port."""
+
+    address: str
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The host and port of the address."""
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        if (
+            not re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[^:\[\]/]+):[0-9]{1,5}", value, re.ASCII)
+            or int(value.rpartition(":")[2]) > _LARGEST_PORT
+        ):
+            raise ValueError('must be "HOST:PORT", as in "127.0.0.1:9090"')
+        return value
+
+
 class Settings(_Section):
     """The whole file."""
 
@@ -267,6 +290,7 @@ class Settings(_Section):
     callers: tuple[CallerSettings, ...] = Field(default=(), strict=False)
     limits: Limits = Limits()
     audit: AuditSettings = AuditSettings()
+    ops: OpsSettings | None = None
 
     @property
     def version(self) -> str:
