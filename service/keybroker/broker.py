@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from keybroker import audit, errors
 from keybroker.model import KeyArn, Operation, Sharing, Slot, Source
@@ -12,7 +14,7 @@ from keybroker.parameters import Ask
 from keybroker.policy import require_plausible_ciphertext
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Coroutine, Mapping
 
     from keybroker.clock import Clock
     from keybroker.keys import Keys
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from keybroker.parameters import Parameters
     from keybroker.policy import Policy
     from keybroker.tasks import Tasks
+
+_log = logging.getLogger(__name__)
 
 # After these, KMS would refuse the set, or may: it is not handed out again.
 _ENDS_THE_SET = (
@@ -108,7 +112,7 @@ class Broker:
         require_plausible_ciphertext(
             len(request.encrypted_key_material), known_set.slot.wrapping if known_set else None
         )
-        return await self._uninterrupted(lambda: self._import(region, key, request), deadline)
+        return await self._uninterrupted(key, self._import(region, key, request), deadline)
 
     async def delete_imported_key_material(
         self, caller: Caller, key_id: str, key_material_id: str | None, deadline: float
@@ -116,7 +120,7 @@ class Broker:
         """Deletes key material, once."""
         key = self._authorize(caller, Operation.DeleteImportedKeyMaterial, key_id)
         kms = self._regions[key.region].kms
-        return await self._uninterrupted(lambda: kms.delete_imported_key_material(key, key_material_id), deadline)
+        return await self._uninterrupted(key, kms.delete_imported_key_material(key, key_material_id), deadline)
 
     def discard(self, caller: Caller, key_id: str, import_token: bytes) -> None:
         """Forgets a set."""
@@ -149,16 +153,22 @@ class Broker:
         region.keys.forget_refusal(key)
         return change
 
-    async def _uninterrupted(self, change: Callable[[], Awaitable[MaterialChange]], deadline: float) -> MaterialChange:
+    async def _uninterrupted(
+        self, key: KeyArn, change: Coroutine[Any, Any, MaterialChange], deadline: float
+    ) -> MaterialChange:
         """Runs a change to its end whether or not the caller waits: what KMS did must be noted."""
-
-        async def run() -> MaterialChange:
-            return await change()
-
         record = audit.current()
-        task = self._tasks.start(run())
+        task = self._tasks.start(change)
         record.follow(task)
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
         if not done:
+            task.add_done_callback(partial(_log_late, key, record.correlation_id))
             raise errors.OutcomeUnknown("the caller's deadline passed before KMS answered")
         return task.result()
+
+
+def _log_late(key: KeyArn, correlation_id: str | None, change: asyncio.Task[MaterialChange]) -> None:
+    """How a change ended whose caller was told OUTCOME_UNKNOWN."""
+    failed = change.cancelled() or change.exception() is not None
+    extra = {"key_arn": str(key), "correlation_id": correlation_id, "done": not failed}
+    _log.warning("a change ended after its caller's deadline", extra=extra)

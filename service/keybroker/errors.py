@@ -32,10 +32,12 @@ class BrokerError(Exception):
         sentence: what the caller reads.
         detail: what the log reads; empty if the cause says it all.
         metadata: what else the caller may know, as ErrorInfo metadata.
+        unanswered: whether KMS may have carried out the request all the same.
     """
 
     reason: ClassVar[str]
     sentence: ClassVar[str]
+    unanswered: bool = False
 
     def __init__(self, detail: str = "", **metadata: str) -> None:
         super().__init__(detail or self.sentence)
@@ -215,12 +217,6 @@ class KmsThrottled(TryAgain):
 
 
 class KmsUnavailable(TryAgain):
-    """KMS did not do it.
-
-    Attributes:
-        unanswered: whether the request may have reached KMS all the same.
-    """
-
     reason = "KMS_UNAVAILABLE"
     sentence = "KMS cannot be reached, or has an internal error. Try again."
 
@@ -251,12 +247,6 @@ class OutcomeUnknown(Failure):
 
 
 class KmsBadResponse(Failure):
-    """What came back cannot be KMS's honest answer.
-
-    Attributes:
-        unanswered: whether KMS may have carried out the request all the same.
-    """
-
     reason = "KMS_BAD_RESPONSE"
     sentence = "KMS's answer failed the broker's checks, and nothing of it was used; the broker's log has the cause."
 

@@ -33,7 +33,7 @@ _HOST_NAME = re.compile(r"[a-zA-Z0-9*._-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """A name, and the certificate it comes from: valid from, valid to."""
+    """A name, and from when to when all certificates that vouch for it are valid."""
 
     name: str
     valid_from: datetime
@@ -80,14 +80,20 @@ class Clients:
             certificate = x509.load_pem_x509_certificate(leaf)
             others = x509.load_pem_x509_certificates(chain) if chain else []
             name = spiffe_id(certificate)
-            self._require_chain(certificate, [other for other in others if other != certificate], now)
+            chained = self._require_chain(certificate, [other for other in others if other != certificate], now)
         except CallerUnauthenticated:
             raise
         except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
             raise CallerUnauthenticated("the certificate cannot be read") from error
-        return _Identity(name, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        return _Identity(
+            name,
+            max(link.not_valid_before_utc for link in chained),
+            min(link.not_valid_after_utc for link in chained),
+        )
 
-    def _require_chain(self, leaf: x509.Certificate, others: list[x509.Certificate], now: datetime) -> None:
+    def _require_chain(
+        self, leaf: x509.Certificate, others: list[x509.Certificate], now: datetime
+    ) -> list[x509.Certificate]:
         # TLS has checked the chain already, but maybe before the CAs were replaced.
         builder = PolicyBuilder().store(self._store).time(now)
         authority = ExtensionPolicy.permit_all().require_present(
@@ -95,7 +101,7 @@ class Clients:
         )
         builder = builder.extension_policies(ee_policy=ExtensionPolicy.permit_all(), ca_policy=authority)
         try:
-            builder.build_client_verifier().verify(leaf, others)
+            return builder.build_client_verifier().verify(leaf, others).chain
         except VerificationError as error:
             raise CallerUnauthenticated("the certificate is not vouched for by the client CAs, or not now") from error
 

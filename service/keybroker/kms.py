@@ -107,7 +107,7 @@ class AwsKms:
         try:
             answer = await self._call(method, {"KeyId": str(key), **parameters})
             _require_echo(answer, "KeyId", key)
-        except (errors.KmsUnavailable, errors.KmsBadResponse) as error:
+        except errors.BrokerError as error:
             if error.unanswered:
                 raise errors.OutcomeUnknown from error
             raise

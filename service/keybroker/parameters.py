@@ -238,7 +238,7 @@ class Parameters:
             self._quota.slow_down()
             raise errors.KmsThrottled(retry_after=self._quota.expected_wait("")) from error
         except errors.BrokerError as error:
-            if getattr(error, "unanswered", False):
+            if error.unanswered:
                 self._supersede_all(slot.key)
             if isinstance(error, errors.KeyNotExternal) and self._keys.known(slot.key):
                 raise errors.WrappingUnsuitable from error  # KMS's code is for both; the origin is known to be right

@@ -29,7 +29,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if identifier := correlation_id.get():
+        if identifier := getattr(record, "correlation_id", "") or correlation_id.get():
             line["correlation_id"] = identifier
         for name, value in vars(record).items():
             if name not in _STANDARD and value not in (None, ""):
