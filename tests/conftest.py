@@ -19,6 +19,7 @@ from keybroker.app import App
 from keybroker.clock import SystemClock
 from keyimport.v1 import key_import_pb2_grpc
 from tests.kms_double import kms_double
+from tests.kms_wrapping import next_wrapping_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -95,6 +96,8 @@ def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def double() -> AsyncIterator[KmsDouble]:
     """An honest KMS that can be told to lie."""
+    for size in (2048, 3072, 4096):
+        await next_wrapping_key(size)  # the first of each takes seconds, longer on a loaded machine than a call may
     async with kms_double() as double:
         yield double
 

@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 1 the broker could not start, or failed; 2 the settings or the command line are wrong.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.command == "seal-key":
+        return _seal_key()
     try:
         settings = settings_file.load(arguments.config)
     except settings_file.SettingsError as error:
@@ -36,13 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _serve(settings, arguments.config)
 
 
+def _seal_key() -> int:
+    from keybroker.seal import new_key  # noqa: PLC0415 -- the other commands may do without cryptography
+
+    print(new_key())  # noqa: T201 -- as above
+    return EXIT_OK
+
+
 def _serve(settings: settings_file.Settings, path: Path) -> int:
     # Imported here, so that check-config needs neither gRPC nor the AWS SDK to load.
     from keybroker.app import App  # noqa: PLC0415
-    from keybroker.certificates import CertificateError  # noqa: PLC0415
     from keybroker.clock import SystemClock  # noqa: PLC0415
-    from keybroker.home import WrongAccount  # noqa: PLC0415
-    from keybroker.listeners import ListenError  # noqa: PLC0415
+    from keybroker.errors import StartError  # noqa: PLC0415
     from keybroker.telemetry import set_up_logging  # noqa: PLC0415
 
     set_up_logging()
@@ -52,7 +59,7 @@ def _serve(settings: settings_file.Settings, path: Path) -> int:
 
     try:
         asyncio.run(run())
-    except (ListenError, CertificateError, WrongAccount) as error:
+    except StartError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- as above
         return EXIT_FAILED
     return EXIT_OK
@@ -64,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (("serve", "serve the broker until SIGTERM"), ("check-config", "say whether a file is good")):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the settings, in TOML")
+    text = "print a new seal key for the fleet's store; keep it in a file only the broker can read"
+    commands.add_parser("seal-key", help=text, description=text)
     return parser
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import signal
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -27,7 +29,7 @@ from keybroker.metrics import Metrics
 from keybroker.ops import ops_server
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
-from keybroker.quota import Quota
+from keybroker.quota import Bucket, LocalBucket, Quota
 from keybroker.reflection import SERVICE, add_reflection
 from keybroker.servicer import KeyImportServicer
 from keybroker.settings import SettingsError
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
     from keybroker.clock import Clock
     from keybroker.model import Home
-    from keybroker.settings import Listener, Settings
+    from keybroker.settings import Listener, Settings, StoreSettings
+    from keybroker.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +93,8 @@ class App:
         self._broker: Broker | None = None
         self._not_ready: errors.BrokerError = errors.KmsUnavailable("starting", retry_after=1.0)
         self._stop = asyncio.Event()
+        self._store: Store | None = None
+        self._listening: asyncio.Task[None] | None = None
         self.ports: list[int] = []
         self.ops_port: int | None = None
         self.metrics = Metrics()
@@ -98,22 +103,30 @@ class App:
         """Listens at once, becomes ready when AWS lets it, and returns when it has been stopped and has drained.
 
         Raises:
-            ListenError, CertificateError, OSError: a socket, a certificate or the audit file cannot be had.
-            WrongAccount: the credentials are not the settings' account's.
+            StartError: a socket, a certificate, the audit file or a seal key cannot be had, or the credentials belong
+                to another account than the settings say.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        self._audit = Audit(self._settings.audit.file)
+        try:
+            self._audit = Audit(self._settings.audit.file)
+        except OSError as error:
+            raise errors.StartError(f"audit.file: cannot be opened to append: {error.strerror}") from error
         try:
             async with self._clients:
                 await self._set_health(serving=False)
                 try:
+                    if self._settings.store:
+                        await self._open_store(self._settings.store)
                     self._bind()
                     if self._settings.ops:
                         host, port = self._settings.ops.host_and_port
                         server = ops_server(host, port, metrics=self.metrics, ready=lambda: self._broker is not None)
-                        self.ops_port = await self._clients.enter_async_context(server)
+                        try:
+                            self.ops_port = await self._clients.enter_async_context(server)
+                        except OSError as error:
+                            raise errors.StartError(f"ops.address: cannot be had: {error.strerror}") from error
                     loop.add_signal_handler(signal.SIGHUP, self.reload)
                     for each in self._servers:
                         await each.start()
@@ -217,19 +230,44 @@ class App:
         await self._set_health(serving=True)
         _log.info("serving", extra={"account": home.account, "partition": home.partition, "regions": home.regions})
 
+    async def _open_store(self, settings: StoreSettings) -> None:
+        # Imported here: whoever runs no fleet need not have redis, nor pay for its import.
+        from keybroker.seal import Seal, read_key  # noqa: PLC0415
+        from keybroker.store import Store  # noqa: PLC0415
+        from keybroker.store_client import connect  # noqa: PLC0415
+
+        try:
+            seal = Seal([read_key(Path(path).read_text(encoding="utf-8")) for path in settings.seal_keys])  # noqa: ASYNC240 -- at start
+        except (OSError, ValueError) as error:
+            raise errors.StartError(f"store.seal_keys: {error}") from error
+        try:
+            client = connect(settings)
+        except OSError as error:
+            raise errors.StartError(f"store.password_file: cannot be read: {error.strerror}") from error
+        self._clients.push_async_callback(client.aclose)
+        self._store = Store(
+            client=client,
+            seal=seal,
+            replica=secrets.token_hex(8),
+            clock=self._clock,
+            tasks=self._tasks,
+            metrics=self.metrics,
+        )
+        self._listening = asyncio.create_task(self._store.listen())
+
     async def _build(self, home: Home) -> Broker:
         settings = self._settings
         return Broker(
             home=home,
             policy=_policy(settings),
-            regions={region: await self._build_region(region) for region in home.regions},
+            regions={region: await self._build_region(region, home.account) for region in home.regions},
             clock=self._clock,
             tasks=self._tasks,
             min_remaining=settings.parameters.min_remaining,
             reuse_until_expiry=settings.parameters.reuse == "until-expiry",
         )
 
-    async def _build_region(self, region: str) -> Region:
+    async def _build_region(self, region: str, account: str) -> Region:
         settings, clock, tasks = self._settings, self._clock, self._tasks
         client = await self._clients.enter_async_context(
             aws.client("kms", region=region, endpoint=settings.kms.endpoint)
@@ -237,7 +275,18 @@ class App:
         max_entries = settings.parameters.max_entries
         kms = AwsKms(client=client, clock=clock, call_limit=self._call_limit)
         keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=self._lookups, max_entries=max_entries)
-        quota = Quota(rate=settings.kms.requests_per_second, limit=settings.kms.queue, clock=clock, tasks=tasks)
+        rate = settings.kms.requests_per_second
+        bucket: Bucket = LocalBucket(rate=rate, clock=clock)
+        fleet = None
+        if self._store and settings.store:
+            from keybroker.fleet import Fleet, FleetBucket  # noqa: PLC0415 -- only where there is a fleet
+
+            share = LocalBucket(rate=rate / settings.store.fleet_size, clock=clock)
+            bucket = FleetBucket(
+                store=self._store, account=account, region=region, rate=rate, share=share, clock=clock, tasks=tasks
+            )
+            fleet = Fleet(store=self._store, clock=clock, tasks=tasks)
+        quota = Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks)
         parameters = Parameters(
             kms=kms,
             quota=quota,
@@ -246,6 +295,7 @@ class App:
             tasks=tasks,
             max_entries=max_entries,
             supersede=settings.parameters.supersede,
+            fleet=fleet,
         )
         return Region(kms=kms, keys=keys, parameters=parameters)
 
@@ -255,6 +305,8 @@ class App:
             await self._health.set(service, status)
 
     async def _drain(self) -> None:
+        if self._listening:
+            self._listening.cancel()
         await self._health.enter_graceful_shutdown()
         await asyncio.gather(*(server.stop(DRAIN) for server in self._servers))
         await self._tasks.drain(self._call_limit)

@@ -122,10 +122,10 @@ class Broker:
         kms = self._regions[key.region].kms
         return await self._uninterrupted(key, kms.delete_imported_key_material(key, key_material_id), deadline)
 
-    def discard(self, caller: Caller, key_id: str, import_token: bytes) -> None:
+    async def discard(self, caller: Caller, key_id: str, import_token: bytes) -> None:
         """Forgets a set."""
         key = self._authorize(caller, Operation.DiscardParameters, key_id)
-        self._regions[key.region].parameters.forget(key, import_token)
+        await self._regions[key.region].parameters.forget(key, import_token)
 
     def _authorize(self, caller: Caller, operation: Operation, key_id: str) -> KeyArn:
         key = KeyArn.parse(key_id, self._home)  # 1  a full ARN, or refused
@@ -138,7 +138,7 @@ class Broker:
         try:
             change = await region.kms.import_key_material(key, request)
         except _ENDS_THE_SET:
-            region.parameters.forget(key, request.import_token)
+            await region.parameters.forget(key, request.import_token)
             raise
         except errors.KeyNotExternal as error:
             facts = region.keys.known(key)
@@ -149,7 +149,7 @@ class Broker:
                 ) from error
             raise
         if not self._reuse_until_expiry:
-            region.parameters.forget(key, request.import_token)
+            await region.parameters.forget(key, request.import_token)
         region.keys.forget_refusal(key)
         return change
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,28 @@ from typing import TYPE_CHECKING
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from keybroker.errors import StartError
 from keybroker.identity import Clients
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
     from keybroker.metrics import Metrics
     from keybroker.settings import Tls
 
 _log = logging.getLogger(__name__)
 
+_HAND_OVER = 0.05
+"""Seconds for handshakes that have just begun to take hold of the old configuration; they need microseconds."""
 
-class CertificateError(Exception):
+
+class CertificateError(StartError):
     """The files cannot be used; its text is for the operator, and names the setting."""
 
 
@@ -73,17 +82,24 @@ class Certificates:
         )
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        # gRPC asks at every handshake, on a thread of its own. A new object each time has been seen to crash it, and
-        # None keeps what it has: so a change is handed over once.
+        # gRPC asks at every handshake, on a thread of its own; None keeps what it has. What it had it frees as soon as
+        # it is given another, though a handshake that asked just before may still be about to use it, and the process
+        # crashes: https://github.com/grpc/grpc/issues/36693. So a change is handed over once, and late; meanwhile gRPC
+        # lets no other handshake begin.
         try:
-            return self._changes.popleft()
+            configuration = self._changes.popleft()
         except IndexError:
             return None
+        time.sleep(_HAND_OVER)
+        return configuration
 
     def reload(self) -> None:
         """Reads the files again, and uses them if they have changed and are good."""
         digest = self._digest()
-        if digest in (self._loaded.digest, self._failed_digest):
+        if digest == self._loaded.digest:
+            self._failed_digest = b""  # the same mistake made again is told again
+            return
+        if digest == self._failed_digest:
             return
         try:
             loaded = self._load()
@@ -116,9 +132,15 @@ class Certificates:
             raise CertificateError(f"{self._path}.certificate: holds no PEM certificate") from error
         try:
             private_key = load_pem_private_key(key, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise CertificateError(f"{self._path}.private_key: holds no PEM key without a password") from error
-        if private_key.public_key() != chain[0].public_key():
+        if not _can_serve(private_key):
+            raise CertificateError(f"{self._path}.private_key: must be RSA, Ed25519, or ECDSA on P-256, P-384, P-521")
+        try:
+            public_key = chain[0].public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise CertificateError(f"{self._path}.certificate: has a key of an unknown kind") from error
+        if private_key.public_key() != public_key:
             raise CertificateError(f"{self._path}.private_key: is not the key of the certificate")
         try:
             roots = x509.load_pem_x509_certificates(authorities)
@@ -139,3 +161,10 @@ class Certificates:
             return path.read_bytes()
         except OSError as error:
             raise CertificateError(f"{self._path}.{name}: {path} cannot be read: {error.strerror}") from error
+
+
+def _can_serve(key: PrivateKeyTypes) -> bool:
+    """Whether gRPC can serve with such a key; of others it says nothing, and goes on with the certificate it has."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1)
+    return isinstance(key, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey)

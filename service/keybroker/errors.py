@@ -15,6 +15,8 @@ BrokerError
 └── Failure                   nothing the caller did
     └── KmsDeniedBroker, OutcomeUnknown, KmsBadResponse, Internal
 
+StartError stands apart: it is for the operator, before there is any request.
+
 An error carries its `reason` and one fixed `sentence` for the caller. What really happened is its `__cause__` or its
 `detail`; both go to the broker's log and never to a caller: AWS's texts hold role ARNs, and SDK texts hold tokens.
 """
@@ -258,3 +260,7 @@ class KmsBadResponse(Failure):
 class Internal(Failure):
     reason = "INTERNAL"
     sentence = "The broker failed; its log has the cause under the correlation id."
+
+
+class StartError(Exception):
+    """The broker cannot start as its settings say; the text is for the operator, and begins with the setting."""

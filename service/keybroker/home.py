@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _CALL_LIMIT = 10.0
 
 
-class WrongAccount(Exception):
+class WrongAccount(errors.StartError):
     """The credentials belong elsewhere than the settings say; trying again would not help."""
 
 

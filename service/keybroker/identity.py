@@ -6,6 +6,7 @@ https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ class _Identity:
     valid_from: datetime
     valid_to: datetime
 
+    def is_valid(self, now: datetime) -> bool:
+        return self.valid_from <= now <= self.valid_to
+
 
 class Clients:
     """The client certificates that a set of CAs vouches for. For other CAs make another one."""
@@ -66,12 +70,14 @@ class Clients:
             raise CallerUnauthenticated("not TLS, or of a version not allowed")
         leaf = _one(peer, "x509_pem_cert")
         chain = b"".join(peer.get("x509_pem_cert_chain", ()))
-        presented = leaf + b"\0" + chain
+        # A digest, for what a client sends beside its own certificate may be anything, and long.
+        presented = hashlib.sha256(leaf + b"\0" + chain).digest()
         identity = self._known.get(presented)
-        if identity is None:
+        if identity is None or not identity.is_valid(now):
+            # Where one chain has ended there may be another, to a CA that was renewed in time.
             identity = self._examine(leaf, chain, now)
             self._known[presented] = identity
-        if not identity.valid_from <= now <= identity.valid_to:
+        if not identity.is_valid(now):
             raise CallerUnauthenticated(f"the certificate of {identity.name} is not valid now")
         return identity.name
 

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keybroker.errors import StartError
 from keybroker.model import Caller
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _HANDSHAKE = 5
 _LOCAL_STREAMS = 100_000
 
 
-class ListenError(Exception):
+class ListenError(StartError):
     """A listener cannot be opened; its text is for the operator."""
 
 

@@ -16,6 +16,17 @@ class Metrics:
             ["listener"],
             registry=self.registry,
         )
+        self.store_failures = Counter(
+            "keybroker_store_failures", "Exchanges with the store that failed.", registry=self.registry
+        )
+        self.store_away = Gauge(
+            "keybroker_store_away", "1 while the store is left alone because it failed.", registry=self.registry
+        )
+        self.store_rejected_entries = Counter(
+            "keybroker_store_rejected_entries",
+            "Entries of the store that did not open or were unsound: it has been written by another, or damaged.",
+            registry=self.registry,
+        )
         self.certificate_reload_failures = Counter(
             "keybroker_certificate_reload_failures",
             "Changes of a listener's certificate files that could not be used.",

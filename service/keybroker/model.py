@@ -196,6 +196,7 @@ class Source(StrEnum):
 
     KMS = "KMS"
     CACHE = "CACHE"
+    STORE = "STORE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from keybroker.model import Source
 
 if TYPE_CHECKING:
     from keybroker.clock import Clock
+    from keybroker.fleet import Fleet
     from keybroker.keys import Keys
     from keybroker.kms import Kms
     from keybroker.model import KeyArn, ParameterSet, Slot
@@ -45,6 +46,7 @@ class _Entry:
 
     parameters: ParameterSet
     expires: float
+    source: Source
     retired: bool = False
 
 
@@ -56,15 +58,19 @@ class _Fetch:
         caller: whose share of the line it uses: of those who joined, the one whose turn comes first.
         patience: the latest deadline among those who joined; nobody could use the answer after it.
         described: whether KMS has just been asked about the key.
+        min_remaining: what the caller who started it needs.
         lined_up: done when the wait is known.
+        other_wait: seconds that another replica expects to take, which is fetching the same.
     """
 
     slot: Slot
     caller: str
     patience: float
     described: bool
+    min_remaining: float
     lined_up: asyncio.Future[None]
     place: Place | None = None
+    other_wait: float = 0.0
     task: asyncio.Task[_Entry] = field(init=False)
 
 
@@ -81,6 +87,7 @@ class Parameters:
         tasks: Tasks,
         max_entries: int,
         supersede: bool,
+        fleet: Fleet | None = None,
     ) -> None:
         """An empty cache.
 
@@ -92,6 +99,7 @@ class Parameters:
             tasks: runs the fetches.
             max_entries: sets kept; the least recently used goes first.
             supersede: whether a newer set for a key ends the older ones of that key.
+            fleet: the other replicas, if there are any.
         """
         self._kms = kms
         self._quota = quota
@@ -99,6 +107,7 @@ class Parameters:
         self._clock = clock
         self._tasks = tasks
         self._supersede = supersede
+        self._fleet = fleet
         self._entries: Lru[Slot, _Entry] = Lru(max_entries)
         self._fetches: dict[Slot, _Fetch] = {}
         self._issuing: WeakValueDictionary[KeyArn, asyncio.Lock] = WeakValueDictionary()
@@ -112,8 +121,9 @@ class Parameters:
         while True:
             entry = self._entries.get(slot)
             if entry and self._remaining(entry) >= ask.min_remaining:
-                self._entries.move_to_end(slot)
-                return entry.parameters, Source.CACHE
+                if not await self._ended(entry):
+                    return entry.parameters, Source.CACHE
+                continue
             self._keys.require_not_refused(slot.key)
             fetch = self._fetches.get(slot)
             if fetch is None or fetch.task.done():
@@ -123,36 +133,49 @@ class Parameters:
                 self._join(fetch, ask.caller)
             entry = await self._wait_for(fetch, ask.deadline)
             ask = replace(ask, described=False)
-            if not entry.retired:  # else imported or superseded by another caller before this one woke
-                self._require_valid_for(ask.min_remaining, entry)
-                return entry.parameters, Source.KMS
+            enough = self._remaining(entry) >= ask.min_remaining
+            if enough and not entry.retired:  # else imported or superseded by another caller before this one woke
+                return entry.parameters, entry.source
+            if entry.source is Source.KMS and not entry.retired:
+                raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
 
     async def exclusive(self, slot: Slot, ask: Ask) -> ParameterSet:
         """A set that no one else was or will be given; raises as shared."""
         self._keys.require_not_refused(slot.key)
-        fetch = self._start(slot, ask)
+        fetch = self._start(slot, ask, exclusive=True)
         try:
             entry = await self._wait_for(fetch, ask.deadline)
         finally:
             fetch.task.cancel()  # nobody else could use it
-        self._require_valid_for(ask.min_remaining, entry)
+        if self._remaining(entry) < ask.min_remaining:
+            raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
         return entry.parameters
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
         """The cached set of this key with this token."""
         return next((e.parameters for e in self._of(key) if e.parameters.import_token == import_token), None)
 
-    def forget(self, key: KeyArn, import_token: bytes) -> None:
-        """Never hands out the set with this token again."""
+    async def forget(self, key: KeyArn, import_token: bytes) -> None:
+        """Never hands out the set with this token again, nor does any other replica once this has returned."""
         for entry in self._of(key):
             if entry.parameters.import_token == import_token:
                 self._retire(entry)
+        if self._fleet:
+            await self._fleet.end(key, import_token)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def _of(self, key: KeyArn) -> list[_Entry]:
         return [entry for slot, entry in self._entries.items() if slot.key == key]
+
+    async def _ended(self, entry: _Entry) -> bool:
+        """Whether a cached set has been ended, here or by another replica."""
+        if self._fleet and await self._fleet.ended(entry.parameters):
+            self._retire(entry)
+        if not entry.retired and entry.parameters.slot in self._entries:
+            self._entries.move_to_end(entry.parameters.slot)
+        return entry.retired
 
     def _retire(self, entry: _Entry) -> None:
         entry.retired = True
@@ -163,14 +186,21 @@ class Parameters:
         by_wall_clock = (entry.parameters.valid_to - self._clock.now()) / timedelta(seconds=1)
         return min(by_wall_clock, entry.expires - self._clock.monotonic())
 
-    def _start(self, slot: Slot, ask: Ask) -> _Fetch:
+    def _start(self, slot: Slot, ask: Ask, *, exclusive: bool = False) -> _Fetch:
         self._require_in_time(self._quota.expected_wait(ask.caller), ask.deadline)
         self._quota.require_room(ask.caller)
         if not ask.described:
             self._keys.charge(ask.caller)
         lined_up = asyncio.get_running_loop().create_future()
-        fetch = _Fetch(slot=slot, caller=ask.caller, patience=ask.deadline, described=ask.described, lined_up=lined_up)
-        fetch.task = self._tasks.start(self._fetch(fetch))
+        fetch = _Fetch(
+            slot=slot,
+            caller=ask.caller,
+            patience=ask.deadline,
+            described=ask.described,
+            min_remaining=ask.min_remaining,
+            lined_up=lined_up,
+        )
+        fetch.task = self._tasks.start(self._fetch_exclusive(fetch) if exclusive else self._fetch(fetch))
         return fetch
 
     def _join(self, fetch: _Fetch, caller: str) -> None:
@@ -184,15 +214,14 @@ class Parameters:
         """The fetch's result. The caller's cancel or deadline ends the waiting, not the fetch."""
         fetch.patience = max(fetch.patience, deadline)
         while not fetch.task.done():
-            wait = fetch.place.expected_wait() if fetch.place else self._quota.expected_wait(fetch.caller)
-            self._require_in_time(wait, deadline)
+            self._require_in_time(self._expected_wait(fetch), deadline)
             awaited: set[asyncio.Future[Any]] = {fetch.task}
             if not fetch.lined_up.done():
                 awaited.add(fetch.lined_up)
             left = max(0.0, deadline - self._clock.monotonic())
             done, _ = await asyncio.wait(awaited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                self._require_in_time(fetch.place.expected_wait() if fetch.place else 0.0, deadline)
+                self._require_in_time(fetch.place.expected_wait() if fetch.place else fetch.other_wait, deadline)
                 raise TimeoutError
         try:
             return fetch.task.result()
@@ -203,32 +232,75 @@ class Parameters:
         if self._fetches.get(fetch.slot) is fetch:
             del self._fetches[fetch.slot]
 
-    def _require_valid_for(self, min_remaining: float, entry: _Entry) -> None:
-        if self._remaining(entry) < min_remaining:
-            raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
-
     def _require_in_time(self, wait: float, deadline: float) -> None:
         if wait > max(0.0, deadline - self._clock.monotonic()):
             raise errors.QuotaWaitExceedsDeadline(retry_after=wait)
 
+    def _expected_wait(self, fetch: _Fetch) -> float:
+        if fetch.place:
+            return fetch.place.expected_wait()
+        return fetch.other_wait or self._quota.expected_wait(fetch.caller)
+
     async def _fetch(self, fetch: _Fetch) -> _Entry:
+        """The slot's new set: from another replica, or from KMS."""
         slot = fetch.slot
-        # KMS may end a key's older sets when it issues a newer one: one at a time, so that which is the newer is known.
-        lock = self._issuing.setdefault(slot.key, asyncio.Lock())
-        async with lock:
-            if not fetch.described:
-                await self._keys.require_importable(slot.key)
-            fetch.place = self._quota.join(fetch.caller)
-            try:
-                self._require_in_time(fetch.place.expected_wait(), fetch.patience)
-                fetch.lined_up.set_result(None)
-                await fetch.place.turn()
-            finally:
-                self._quota.leave(fetch.place)
-            entry = await self._issue(slot)
+        async with self._issuing_one(slot.key):
+            entry = await self._from_fleet(fetch)
+            if entry is None:
+                try:
+                    entry = await self._from_kms(fetch)
+                    if self._fleet:
+                        await self._fleet.keep(entry.parameters, supersede=self._supersede)
+                finally:
+                    if self._fleet:
+                        await self._fleet.release(slot)
             if self._fetches.get(slot) is fetch:
                 self._entries[slot] = entry
             return entry
+
+    async def _fetch_exclusive(self, fetch: _Fetch) -> _Entry:
+        """A set from KMS that is kept nowhere."""
+        async with self._issuing_one(fetch.slot.key):
+            entry = await self._from_kms(fetch)
+            if self._fleet and self._supersede:
+                await self._fleet.supersede(fetch.slot.key, entry.parameters)
+            return entry
+
+    def _issuing_one(self, key: KeyArn) -> asyncio.Lock:
+        """KMS may end a key's older sets when it issues a newer one: one at a time, so that the newer one is known."""
+        return self._issuing.setdefault(key, asyncio.Lock())
+
+    async def _from_fleet(self, fetch: _Fetch) -> _Entry | None:
+        if self._fleet is None:
+            return None
+
+        def told(wait: float) -> None:
+            fetch.other_wait = wait
+            if not fetch.lined_up.done():
+                fetch.lined_up.set_result(None)
+
+        def usable(parameters: ParameterSet) -> bool:
+            return self._remaining(self._entry(parameters, Source.STORE)) >= fetch.min_remaining
+
+        found = await self._fleet.look(
+            fetch.slot, usable=usable, told=told, expected=lambda: self._expected_wait(fetch)
+        )
+        fetch.other_wait = 0.0
+        return self._entry(found, Source.STORE) if found else None
+
+    async def _from_kms(self, fetch: _Fetch) -> _Entry:
+        if not fetch.described:
+            await self._keys.require_importable(fetch.slot.key)
+        fetch.place = self._quota.join(fetch.caller)
+        try:
+            await fetch.place.lined_up()
+            self._require_in_time(fetch.place.expected_wait(), fetch.patience)
+            if not fetch.lined_up.done():
+                fetch.lined_up.set_result(None)
+            await fetch.place.turn()
+        finally:
+            self._quota.leave(fetch.place)
+        return await self._issue(fetch.slot)
 
     async def _issue(self, slot: Slot) -> _Entry:
         """A new set from KMS, the token spent. What it may have superseded is retired, unless KMS plainly refused."""
@@ -239,17 +311,26 @@ class Parameters:
             raise errors.KmsThrottled(retry_after=self._quota.expected_wait("")) from error
         except errors.BrokerError as error:
             if error.unanswered:
-                self._supersede_all(slot.key)
+                await self._supersede_all_everywhere(slot.key)
             if isinstance(error, errors.KeyNotExternal) and self._keys.known(slot.key):
                 raise errors.WrappingUnsuitable from error  # KMS's code is for both; the origin is known to be right
             self._keys.remember_refusal(slot.key, error)
             raise
         except asyncio.CancelledError:
             self._supersede_all(slot.key)
+            self._tasks.start(self._supersede_all_everywhere(slot.key))
             raise
         self._supersede_all(slot.key)
+        return self._entry(parameters, Source.KMS)
+
+    def _entry(self, parameters: ParameterSet, source: Source) -> _Entry:
         valid_for = (parameters.valid_to - self._clock.now()) / timedelta(seconds=1)
-        return _Entry(parameters=parameters, expires=self._clock.monotonic() + valid_for)
+        return _Entry(parameters=parameters, expires=self._clock.monotonic() + valid_for, source=source)
+
+    async def _supersede_all_everywhere(self, key: KeyArn) -> None:
+        self._supersede_all(key)
+        if self._fleet and self._supersede:
+            await self._fleet.supersede(key, None)
 
     def _supersede_all(self, key: KeyArn) -> None:
         if self._supersede:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from keybroker.errors import QuotaQueueFull
 
@@ -16,6 +16,60 @@ SLOW_DOWN = 60.0
 """Seconds at half the rate after KMS has throttled."""
 
 
+class Bucket(Protocol):
+    """Where tokens come from."""
+
+    async def reserve(self) -> float:
+        """Takes the next token; seconds until it may be spent."""
+
+    def give_back(self) -> None:
+        """Returns the token just reserved, if that can be."""
+
+    def estimate(self) -> float:
+        """Seconds until a token that would be reserved now, as far as that is known."""
+
+    def interval(self) -> float:
+        """Seconds between two tokens, as far as that is known."""
+
+    def slow_down(self, seconds: float) -> float:
+        """Halves the rate for so many seconds; seconds of the pause it begins with."""
+
+
+class LocalBucket:
+    """A token bucket of one, of this process alone."""
+
+    def __init__(self, *, rate: float, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._next = clock.monotonic()
+        self._slow_until = self._next
+
+    async def reserve(self) -> float:
+        now = self._clock.monotonic()
+        at = max(now, self._next)
+        self._next = at + self.interval()
+        return at - now
+
+    def give_back(self) -> None:
+        self._next -= self.interval()
+
+    def estimate(self) -> float:
+        return max(0.0, self._next - self._clock.monotonic())
+
+    def interval(self) -> float:
+        slow = self._clock.monotonic() < self._slow_until
+        return (2 if slow else 1) / self._rate
+
+    def slow_down(self, seconds: float) -> float:
+        self._slow_until = self._clock.monotonic() + seconds
+        self.pause(self.interval())
+        return self.interval()
+
+    def pause(self, seconds: float) -> None:
+        """Gives no token for so many seconds."""
+        self._next = max(self._next, self._clock.monotonic() + seconds)
+
+
 class Place:
     """One request's place in the line."""
 
@@ -23,6 +77,10 @@ class Place:
         self._quota = quota
         self.caller = caller
         self.turned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def lined_up(self) -> None:
+        """Returns when the wait is known."""
+        await self._quota.reserved.wait()
 
     async def turn(self) -> None:
         """Returns when a token is this request's to spend.
@@ -47,23 +105,23 @@ class Quota:
     every other caller for each of its own. When the line is full, a place is taken from the caller who holds the most.
     """
 
-    def __init__(self, *, rate: float, limit: int, clock: Clock, tasks: Tasks) -> None:
+    def __init__(self, *, bucket: Bucket, limit: int, clock: Clock, tasks: Tasks) -> None:
         """A full bucket and an empty line.
 
         Args:
-            rate: tokens per second.
+            bucket: where tokens come from.
             limit: places in the line.
             clock: monotonic time and sleep.
             tasks: runs the line.
         """
-        self._rate = rate
+        self._bucket = bucket
         self._limit = limit
         self._clock = clock
         self._tasks = tasks
         self._lines: OrderedDict[str, deque[Place]] = OrderedDict()  # in the order of the next turns
         self._waiting = 0
-        self._next_token = clock.monotonic()
-        self._slow_until = self._next_token
+        self._turn_at = clock.monotonic()
+        self.reserved = asyncio.Event()
         self._running = False
 
     def join(self, caller: str) -> Place:
@@ -117,13 +175,8 @@ class Quota:
 
     def slow_down(self) -> None:
         """KMS has throttled: half the rate for a minute, beginning with a pause."""
-        now = self._clock.monotonic()
-        self._slow_until = now + SLOW_DOWN
-        self._next_token = max(self._next_token, now + self._interval())
-
-    def _interval(self) -> float:
-        slow = self._clock.monotonic() < self._slow_until
-        return (2 if slow else 1) / self._rate
+        pause = self._bucket.slow_down(SLOW_DOWN)
+        self._turn_at = max(self._turn_at, self._clock.monotonic() + pause)
 
     def _wait_at(self, caller: str, index: int) -> float:
         ahead = index
@@ -133,8 +186,9 @@ class Quota:
                 before = False
             else:
                 ahead += min(len(line), index + before)
-        until_token = max(0.0, self._next_token - self._clock.monotonic())
-        return until_token + ahead * self._interval()
+        until_turn = max(0.0, self._turn_at - self._clock.monotonic())
+        first = until_turn if self.reserved.is_set() else max(until_turn, self._bucket.estimate())
+        return first + ahead * self._bucket.interval()
 
     def _append(self, place: Place) -> None:
         self._lines.setdefault(place.caller, deque()).append(place)
@@ -157,17 +211,27 @@ class Quota:
         """Hands tokens to the line until it is empty."""
         try:
             while self._lines:
-                wait = self._next_token - self._clock.monotonic()
-                if wait > 0:
+                wait = await self._bucket.reserve()
+                self._turn_at = max(self._turn_at, self._clock.monotonic() + wait)
+                self.reserved.set()
+                while (wait := self._turn_at - self._clock.monotonic()) > 0:
                     await self._clock.sleep(wait)
-                    continue
-                caller, line = self._lines.popitem(last=False)
-                place = line.popleft()
-                self._waiting -= 1
-                if line:
-                    self._lines[caller] = line  # to the end: the others' turn first
-                if not place.turned.done():  # one that is being cancelled spends no token
-                    self._next_token = self._clock.monotonic() + self._interval()
-                    place.turned.set_result(None)
+                if not self._give_turn():
+                    self._bucket.give_back()
+                self.reserved.clear()
         finally:
+            self.reserved.clear()
             self._running = False
+
+    def _give_turn(self) -> bool:
+        """Gives the token to the next in turn; False if nobody is left."""
+        while self._lines:
+            caller, line = self._lines.popitem(last=False)
+            place = line.popleft()
+            self._waiting -= 1
+            if line:
+                self._lines[caller] = line  # to the end: the others' turn first
+            if not place.turned.done():  # one that is being cancelled spends no token
+                place.turned.set_result(None)
+                return True
+        return False

@@ -76,7 +76,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
         self, request: pb.DiscardParametersRequest, context: Context
     ) -> pb.DiscardParametersResponse:
         caller = self._admit(context)
-        self._broker().discard(caller, request.key_id, wire.import_token(request.import_token))
+        await self._broker().discard(caller, request.key_id, wire.import_token(request.import_token))
         return pb.DiscardParametersResponse()
 
     def _admit(self, context: Context) -> Caller:

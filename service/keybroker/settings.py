@@ -28,6 +28,10 @@ from keybroker.settings_errors import sentences
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2}", re.ASCII)
 _KEY_PATTERN = re.compile(r"arn:[a-z*-]+:kms:[a-z0-9*-]+:[0-9*]+:key/[a-z0-9*-]+", re.ASCII)
+_STORE_URL = re.compile(
+    r"redis(?P<tls>s?)(?P<kind>\+sentinel|\+cluster)?://(?P<hosts>[a-zA-Z0-9.:\[\]_,-]+)(?:/(?P<service>[a-zA-Z0-9._-]+))?/?",
+    re.ASCII,
+)
 _LARGEST_PORT = 65535
 _LONGEST_SOCKET_PATH = 107  # bytes, by Linux's sockaddr_un
 
@@ -71,6 +75,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _from_directory(path: str, info: ValidationInfo) -> str:
+    if not path:
+        raise ValueError("must be the path of a file")
+    return str(Path((info.context or {}).get("directory", ""), path))
+
+
 class Tls(_Section):
     """Mutual TLS: PEM files, read again when they change; relative paths start at the settings file."""
 
@@ -82,9 +92,7 @@ class Tls(_Section):
     @field_validator("certificate", "private_key", "client_ca")
     @classmethod
     def _check_path(cls, value: str, info: ValidationInfo) -> str:
-        if not value:
-            raise ValueError("must be the path of a PEM file")
-        return str(Path((info.context or {}).get("directory", ""), value))
+        return _from_directory(value, info)
 
 
 class Listener(_Section):
@@ -280,6 +288,45 @@ class OpsSettings(_Section):
         return value
 
 
+class StoreSettings(_Section):
+    """The fleet's shared store, Redis or Valkey; relative paths start at the settings file."""
+
+    url: str
+    seal_keys: tuple[str, ...] = Field(min_length=1, strict=False)
+    fleet_size: int = Field(ge=1, le=100_000)
+    username: str | None = None
+    password_file: str | None = None
+    ca: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        match = _STORE_URL.fullmatch(value)
+        if not match:
+            raise ValueError(
+                'must be "rediss://HOST:PORT", "rediss+sentinel://HOST:PORT,HOST:PORT/SERVICE" or'
+                ' "rediss+cluster://HOST:PORT", without user or password: see username and password_file'
+            )
+        hosts = [urlsplit(f"//{host}").hostname or "" for host in match["hosts"].split(",")]
+        if (match["kind"] == "+sentinel") != bool(match["service"]) or (
+            match["kind"] != "+sentinel" and len(hosts) > 1
+        ):
+            raise ValueError("names a service, and several hosts, with +sentinel and only there")
+        if match["tls"] != "s" and not all(map(is_loopback, hosts)):
+            raise ValueError("must begin with rediss, unless the hosts are loopback")
+        return value
+
+    @field_validator("seal_keys")
+    @classmethod
+    def _check_seal_keys(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(_from_directory(path, info) for path in value)
+
+    @field_validator("password_file", "ca")
+    @classmethod
+    def _check_path(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return None if value is None else _from_directory(value, info)
+
+
 class Settings(_Section):
     """The whole file."""
 
@@ -291,6 +338,7 @@ class Settings(_Section):
     limits: Limits = Limits()
     audit: AuditSettings = AuditSettings()
     ops: OpsSettings | None = None
+    store: StoreSettings | None = None
 
     @property
     def version(self) -> str:

@@ -36,7 +36,11 @@ _DESCRIPTION = re.compile(r"[a-zA-Z0-9:/_\s.-]{0,256}", re.ASCII)
 LONGEST_MIN_REMAINING = timedelta(hours=23)
 """KMS's sets are valid for 24 h when they are issued."""
 
-_SOURCES = {Source.KMS: pb.PARAMETERS_SOURCE_KMS, Source.CACHE: pb.PARAMETERS_SOURCE_CACHE}
+_SOURCES = {
+    Source.KMS: pb.PARAMETERS_SOURCE_KMS,
+    Source.CACHE: pb.PARAMETERS_SOURCE_CACHE,
+    Source.STORE: pb.PARAMETERS_SOURCE_STORE,
+}
 
 
 def parameters_request(message: pb.GetParametersForImportRequest) -> ParametersRequest:

@@ -11,7 +11,7 @@ from keybroker.telemetry import JsonFormatter
 from keyimport.v1 import key_import_pb2 as pb
 from tests.conftest import refusal_of
 from tests.kms_double import CANARY, FAULTS
-from tests.kms_wrapping import next_wrapping_key, wrap
+from tests.kms_wrapping import wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,13 +78,6 @@ def expected_reason(operation: str, fault: str) -> str:
 def faults_of(operation: str) -> list[str]:
     """Every fault that can befall an operation."""
     return [name for name, fault in FAULTS.items() if operation in fault.operations]
-
-
-@pytest.fixture(autouse=True)
-async def wrapping_keys() -> None:
-    """Makes the double's RSA keys first: that can take longer than the call limit."""
-    for size in (2048, 3072, 4096):
-        await next_wrapping_key(size)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from keybroker.keys import Keys
 from keybroker.model import Caller, ParametersRequest, Sharing, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
-from keybroker.quota import Quota
+from keybroker.quota import LocalBucket, Quota
 from keybroker.tasks import Tasks
 from tests.clock import FakeClock
 from tests.fake_kms import HOME, FakeKms
@@ -92,7 +92,7 @@ class BenchMaker:
         """One Region's worth of broker, serving both Regions of HOME."""
         clock, tasks = self._clock, self._tasks
         kms = FakeKms(clock)
-        quota = Quota(rate=rate, limit=queue, clock=clock, tasks=tasks)
+        quota = Quota(bucket=LocalBucket(rate=rate, clock=clock), limit=queue, clock=clock, tasks=tasks)
         lookups = RateLimit(rate=1e6, burst=1e6, clock=clock)
         keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
         parameters = Parameters(

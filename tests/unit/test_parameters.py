@@ -197,7 +197,7 @@ async def test_a_set_consumed_before_a_waiter_wakes_is_not_handed_to_it(bench: B
     while not bench.kms.issued or bench.broker._regions["us-east-1"].parameters.find(KEY, b"token 0") is None:
         await asyncio.sleep(0)
     assert not waiter.done()
-    bench.broker.discard(Caller(name="bob", listener="unix:/x"), str(KEY), b"token 0")
+    await bench.broker.discard(Caller(name="bob", listener="unix:/x"), str(KEY), b"token 0")
 
     parameters, _ = await waiter
 
@@ -209,9 +209,9 @@ async def test_a_discarded_set_is_never_handed_out_again(bench: Bench) -> None:
     first, _ = await bench.get(KEY)
     caller = Caller(name="alice", listener="unix:/x")
 
-    bench.broker.discard(caller, str(key_arn(2)), first.import_token)
+    await bench.broker.discard(caller, str(key_arn(2)), first.import_token)
     _, after_other = await bench.get(KEY)
-    bench.broker.discard(caller, str(KEY), first.import_token)
+    await bench.broker.discard(caller, str(KEY), first.import_token)
     _, after_own = await bench.get(KEY)
 
     assert (Source.CACHE, Source.KMS) == (after_other, after_own)

@@ -1,0 +1,199 @@
+"""One replica among others: what it asks of them and tells them through the store, and how it does without."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from keybroker.store import LEASE, StoreAway, set_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from keybroker.clock import Clock
+    from keybroker.model import KeyArn, ParameterSet, Slot
+    from keybroker.quota import LocalBucket
+    from keybroker.store import Store
+    from keybroker.tasks import Tasks
+
+_log = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which a waiting replica looks by itself, should it have missed the news."""
+
+_TELL_AGAIN = 1.0
+_TELL_FOR = 25 * 3600.0
+"""Seconds between two attempts to tell what the store must know, and for how long: until every set has expired."""
+
+
+class Fleet:
+    """The other replicas."""
+
+    def __init__(self, *, store: Store, clock: Clock, tasks: Tasks) -> None:
+        self._store = store
+        self._clock = clock
+        self._tasks = tasks
+        self._renewals: dict[Slot, asyncio.Task[None]] = {}
+
+    async def look(
+        self,
+        slot: Slot,
+        *,
+        usable: Callable[[ParameterSet], bool],
+        told: Callable[[float], None],
+        expected: Callable[[], float],
+    ) -> ParameterSet | None:
+        """The slot's set from another replica, waiting for one that is fetching it; None if it is this one's to fetch.
+
+        In that case the others wait until `release`.
+
+        Args:
+            slot: the slot.
+            usable: whether a set will do.
+            told: hears how many seconds the other replica expects to take.
+            expected: how many seconds this one expects to take, for the others.
+        """
+        try:
+            while True:
+                news = self._store.news(slot)
+                found = await self._store.find(slot)
+                if found and usable(found):
+                    return found
+                wait = await self._store.take_lease(slot)
+                if wait is None:
+                    break
+                told(wait)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN):
+                        await news.wait()
+            self._renewals[slot] = self._tasks.start(self._renew(slot, expected))
+            found = await self._store.find(slot)  # it may have come just before the lease did
+        except StoreAway:
+            return None
+        return found if found and usable(found) else None
+
+    async def release(self, slot: Slot) -> None:
+        """Lets the others go on."""
+        if renewal := self._renewals.pop(slot, None):
+            renewal.cancel()
+            with suppress(StoreAway):
+                await self._store.release_lease(slot)
+
+    async def ended(self, parameters: ParameterSet) -> bool:
+        """Whether any replica has ended a set; as far as this one has heard, while the store is away."""
+        try:
+            return await self._store.ended(parameters)
+        except StoreAway:
+            return self._store.known_ended(parameters)
+
+    async def keep(self, parameters: ParameterSet, *, supersede: bool) -> None:
+        """Gives a new set to the others."""
+        await self._tell(partial(self._store.keep, parameters, supersede=supersede), must=supersede)
+
+    async def supersede(self, key: KeyArn, newest: ParameterSet | None) -> None:
+        """Ends all of a key's sets but the newest, which is this replica's own; None if it is unknown which that is."""
+        identifier = set_id(newest.import_token) if newest else secrets.token_hex(16)
+        await self._tell(partial(self._store.supersede, key, identifier), must=True)
+
+    async def end(self, key: KeyArn, import_token: bytes) -> None:
+        """Ends a set for all replicas."""
+        await self._tell(partial(self._store.end, key, set_id(import_token)), must=True)
+
+    async def _tell(self, telling: Callable[[], Awaitable[None]], *, must: bool) -> None:
+        try:
+            await telling()
+        except StoreAway:
+            if must:
+                self._tasks.start(self._tell_later(telling))
+
+    async def _tell_later(self, telling: Callable[[], Awaitable[None]]) -> None:
+        until = self._clock.monotonic() + _TELL_FOR
+        while self._clock.monotonic() < until:
+            await self._clock.sleep(_TELL_AGAIN * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads the replicas
+            with suppress(StoreAway):
+                return await telling()
+        return None
+
+    async def _renew(self, slot: Slot, expected: Callable[[], float]) -> None:
+        while True:
+            with suppress(StoreAway):
+                await self._store.renew_lease(slot, expected())
+            await self._clock.sleep(LEASE / 3)
+
+
+class FleetBucket:
+    """The account's one token bucket, in the store; this replica's share of it while the store is away."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        account: str,
+        region: str,
+        rate: float,
+        share: LocalBucket,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> None:
+        """A bucket that asks the store.
+
+        Args:
+            store: the store.
+            account: 12 digits.
+            region: its name.
+            rate: tokens per second of the whole fleet.
+            share: this replica's own bucket, for the time without the store.
+            clock: monotonic time.
+            tasks: tells the others of throttling.
+        """
+        self._store = store
+        self._account = account
+        self._region = region
+        self._interval = 1 / rate
+        self._share = share
+        self._clock = clock
+        self._tasks = tasks
+        self._alone = False
+        self._replicas = 1
+        self._next = clock.monotonic()
+
+    async def reserve(self) -> float:
+        guard = self._interval if self._alone else 0.0
+        try:
+            wait, self._replicas = await self._store.reserve(self._account, self._region, self._interval, guard)
+        except StoreAway:
+            if not self._alone:
+                self._alone = True
+                # A phase of its own, so that the replicas, who all lose the store at once, do not all ask at once.
+                self._share.pause(random.uniform(0, self._share.interval()))  # noqa: S311
+            return await self._share.reserve()
+        self._alone = False
+        self._next = self._clock.monotonic() + wait + self._interval
+        return wait
+
+    def give_back(self) -> None:
+        """A token of the fleet that is not used at its time is lost: the next is another replica's."""
+        if self._alone:
+            self._share.give_back()
+
+    def estimate(self) -> float:
+        if self._alone:
+            return self._share.estimate()
+        return max(0.0, self._next - self._clock.monotonic())
+
+    def interval(self) -> float:
+        return self._share.interval() if self._alone else self._interval * max(1, self._replicas)
+
+    def slow_down(self, seconds: float) -> float:
+        self._share.slow_down(seconds)
+        self._tasks.start(self._slow_fleet(seconds))
+        return 2 * self._interval
+
+    async def _slow_fleet(self, seconds: float) -> None:
+        with suppress(StoreAway):
+            await self._store.slow_down(self._account, self._region, self._interval, seconds)

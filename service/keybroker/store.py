@@ -1,0 +1,336 @@
+"""The fleet's shared store, Redis or Valkey: sealed sets, ended sets, leases, the quota. It is never trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+
+from keybroker.lru import Lru
+from keybroker.seal import SealError
+from keybroker.store_scripts import END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN
+from keybroker.wrapping_key import require_wrapping_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from keybroker.clock import Clock
+    from keybroker.metrics import Metrics
+    from keybroker.model import KeyArn, ParameterSet, Slot
+    from keybroker.seal import Seal
+    from keybroker.tasks import Tasks
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+CALL_LIMIT = 0.5
+"""Seconds for one exchange with the store; the client's own limits are shorter."""
+
+FAILURES = 3
+AWAY = 5.0
+"""After so many failures in a row the store is left alone for so many seconds."""
+
+LEASE = 3.0
+"""Seconds after which the lease of a replica that has died is free."""
+
+_LONGEST_VALIDITY_MS = 25 * 3600 * 1000
+_ENDED_REMEMBERED = 100_000
+_CHANNEL = "keybroker:events"
+
+
+class StoreAway(Exception):
+    """The store did not answer, or could not do it."""
+
+
+def set_id(import_token: bytes) -> str:
+    """What a set is called where it must not be told: 32 hexadecimal digits of its token's SHA-256."""
+    return hashlib.sha256(import_token).hexdigest()[:32]
+
+
+def _tag(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+class Store:
+    """One connection to the store, for all Regions. Every method raises StoreAway and nothing else.
+
+    Names hold hashes of ARNs; those of one key share a hash tag, and so a cluster's slot.
+    """
+
+    def __init__(self, *, client: Any, seal: Seal, replica: str, clock: Clock, tasks: Tasks, metrics: Metrics) -> None:
+        """Connects at the first call.
+
+        Args:
+            client: redis.asyncio's, of any kind.
+            seal: opens and seals entries.
+            replica: a name for this process, unlike any other's.
+            clock: monotonic time.
+            tasks: runs the listening.
+            metrics: counts failures and entries that do not open.
+        """
+        self._client = client
+        self._seal = seal
+        self._replica = replica
+        self._clock = clock
+        self._tasks = tasks
+        self._metrics = metrics
+        self._failures = 0
+        self._away_until = 0.0
+        self._away = False
+        self._ended: Lru[str, None] = Lru(_ENDED_REMEMBERED)
+        self._newest: Lru[str, str] = Lru(_ENDED_REMEMBERED)
+        self._news: dict[str, asyncio.Event] = {}
+        self._questions: list[tuple[ParameterSet, asyncio.Future[bool]]] = []
+        self._asking = False
+
+    # -- sets
+
+    async def find(self, slot: Slot) -> ParameterSet | None:
+        """The slot's set, if there is one that opens, is sound and has not been ended."""
+        name, field = _sets(slot.key), str(slot.wrapping)
+        value = await self._ask(self._client.hget(name, field))
+        if not value:
+            return None
+        try:
+            parameters = self._seal.open(slot, value[32:])
+            require_wrapping_key(parameters.public_key, slot.wrapping.key_spec)
+            if value[:32] != set_id(parameters.import_token).encode():
+                raise SealError("the entry is not under its own name")
+        except ValueError as error:
+            self._metrics.store_rejected_entries.inc()
+            _log.error("an entry in the store does not open, and is deleted", extra={"cause": error})
+            await self._ask(self._client.hdel(name, field))
+            return None
+        return None if await self.ended(parameters) else parameters
+
+    async def keep(self, parameters: ParameterSet, *, supersede: bool) -> None:
+        """Keeps a new set for the others, unless it has been ended; ends the key's older ones if it supersedes them."""
+        key, identifier = parameters.slot.key, set_id(parameters.import_token)
+        if supersede:
+            self._newest[_tag(str(key))] = identifier
+        value = identifier.encode() + self._seal.seal(parameters)
+        await self._script(
+            KEEP,
+            [_sets(key), _ended(key)],
+            [
+                str(parameters.slot.wrapping),
+                value,
+                identifier,
+                int(supersede),
+                _LONGEST_VALIDITY_MS,
+                _CHANNEL,
+                _tag(str(key)),
+            ],
+        )
+
+    async def supersede(self, key: KeyArn, newest: str) -> None:
+        """Ends all of a key's sets but the newest, which is not kept for others."""
+        self._newest[_tag(str(key))] = newest
+        await self._script(
+            KEEP, [_sets(key), _ended(key)], ["", b"", newest, 1, _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
+        )
+
+    async def end(self, key: KeyArn, identifier: str) -> None:
+        """Ends a set for every replica, from the moment this returns."""
+        self._ended[identifier] = None
+        await self._script(END, [_sets(key), _ended(key)], [identifier, _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))])
+
+    def known_ended(self, parameters: ParameterSet) -> bool:
+        """Whether this replica has heard that a set is ended."""
+        identifier = set_id(parameters.import_token)
+        newest = self._newest.get(_tag(str(parameters.slot.key)), identifier)
+        return identifier in self._ended or newest != identifier
+
+    async def ended(self, parameters: ParameterSet) -> bool:
+        """Whether any replica has ended a set. Questions that come while one is under way go together in the next."""
+        if self.known_ended(parameters):
+            return True
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._questions.append((parameters, answer))
+        if not self._asking:
+            self._asking = True
+            self._tasks.start(self._answer_questions())
+        try:
+            return await answer
+        except StoreAway as error:
+            raise StoreAway from error
+
+    async def _answer_questions(self) -> None:
+        try:
+            while self._questions:
+                questions, self._questions = self._questions, []
+                asked = {id(parameters): parameters for parameters, _ in questions}
+                try:
+                    answers = dict(zip(asked, await self._ask_ended(list(asked.values())), strict=True))
+                except StoreAway as error:
+                    for _, answer in questions:
+                        if not answer.done():
+                            answer.set_exception(error)
+                    continue
+                for parameters, answer in questions:
+                    if not answer.done():
+                        answer.set_result(answers[id(parameters)])
+        finally:
+            self._asking = False
+
+    async def _ask_ended(self, sets: list[ParameterSet]) -> list[bool]:
+        async def ask() -> list[Any]:
+            pipeline = self._client.pipeline(transaction=False)
+            for parameters in sets:
+                pipeline.zscore(_ended(parameters.slot.key), set_id(parameters.import_token))
+                pipeline.hget(_sets(parameters.slot.key), "newest")
+            answers: list[Any] = await pipeline.execute()
+            return answers
+
+        answers = await self._ask(ask())
+        ended = []
+        for parameters, score, newest in zip(sets, answers[::2], answers[1::2], strict=True):
+            identifier = set_id(parameters.import_token)
+            if score is not None or newest not in (None, identifier.encode()):
+                self._ended[identifier] = None
+            ended.append(identifier in self._ended)
+        return ended
+
+    # -- leases
+
+    async def take_lease(self, slot: Slot) -> float | None:
+        """None if the slot's lease is now this replica's; else the seconds its holder expects to take."""
+        name = _lease(slot)
+        if await self._ask(self._client.set(name, f"{self._replica} 0", nx=True, px=int(LEASE * 1000))):
+            return None
+        value = await self._ask(self._client.get(name))
+        with suppress(ValueError, IndexError, AttributeError):
+            return max(0.0, float(value.split(b" ")[1]))
+        return 0.0
+
+    async def renew_lease(self, slot: Slot, expected_wait: float) -> None:
+        """Keeps the lease, and tells how long it will take."""
+        await self._script(RENEW, [_lease(slot)], [self._replica, f"{expected_wait:.3f}", int(LEASE * 1000)])
+
+    async def release_lease(self, slot: Slot) -> None:
+        """Frees the lease for the others, who are told."""
+        await self._script(RELEASE, [_lease(slot)], [self._replica, _CHANNEL, _tag(str(slot.key))])
+
+    def news(self, slot: Slot) -> asyncio.Event:
+        """Set when another replica says something about the slot's key; to be had before the question it may answer."""
+        return self._news.setdefault(_tag(str(slot.key)), asyncio.Event())
+
+    async def listen(self) -> None:
+        """Hears what other replicas do, for as long as it runs."""
+        while True:
+            with suppress(RedisError, OSError, TimeoutError):
+                async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
+                    await channel.subscribe(_CHANNEL)
+                    self._away_until = 0.0  # it answers again
+                    while True:
+                        if message := await channel.get_message(timeout=5.0):
+                            self._hear(message["data"])
+            await self._clock.sleep(0.5)
+
+    def _hear(self, data: bytes) -> None:
+        with suppress(ValueError, KeyError, TypeError):
+            event = json.loads(data)
+            if identifier := event.get("ended"):
+                self._ended[str(identifier)] = None
+            if newest := event.get("newest"):
+                self._newest[str(event["key"])] = str(newest)
+            if waiting := self._news.pop(str(event["key"]), None):
+                waiting.set()
+
+    # -- quota
+
+    async def reserve(self, account: str, region: str, interval: float, guard: float) -> tuple[float, int]:
+        """The next token of the account's quota in a Region, by the store's clock.
+
+        Args:
+            account: 12 digits.
+            region: its name.
+            interval: seconds between two tokens.
+            guard: seconds in which no token is given out, after a time without the store.
+
+        Returns:
+            Seconds until the token is due, and how many replicas are waiting for tokens.
+        """
+        micro = 1_000_000
+        wait, active = await self._script(
+            RESERVE, _quota(account, region), [int(interval * micro), int(guard * micro), self._replica]
+        )
+        return wait / micro, active
+
+    async def slow_down(self, account: str, region: str, interval: float, seconds: float) -> None:
+        """KMS has throttled: for all replicas, half the rate for so many seconds, beginning with a pause."""
+        await self._script(SLOW_DOWN, _quota(account, region), [int(interval * 2_000_000), int(seconds * 1000)])
+
+    # -- the exchange itself
+
+    async def _script(self, script: str, names: list[str], arguments: list[Any]) -> Any:
+        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+        async def run() -> Any:
+            try:
+                return await self._client.evalsha(digest, len(names), *names, *arguments)
+            except NoScriptError:
+                return await self._client.eval(script, len(names), *names, *arguments)
+
+        return await self._ask(run())
+
+    async def _ask(self, exchange: Awaitable[_T]) -> _T:
+        if self._clock.monotonic() < self._away_until:
+            if asyncio.iscoroutine(exchange):
+                exchange.close()
+            raise StoreAway
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                answer = await exchange
+        except (OutOfMemoryError, ResponseError) as error:
+            self._metrics.store_failures.inc()
+            raise StoreAway from error  # it answers, so it is not left alone
+        except (RedisError, OSError, TimeoutError, ValueError, IndexError) as error:
+            self._metrics.store_failures.inc()
+            self._note_failure(error)
+            raise StoreAway from error
+        if self._away:
+            self._away = False
+            self._metrics.store_away.set(0)
+            _log.warning("the store is back")
+        self._failures = 0
+        return answer
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._failures = 0
+            self._away_until = self._clock.monotonic() + AWAY
+            self._tasks.start(self._drop_connections())
+            if not self._away:
+                self._away = True
+                self._metrics.store_away.set(1)
+                _log.error("the store is away: own cache, own share of the quota", extra={"cause": error})
+
+    async def _drop_connections(self) -> None:
+        """Those that are broken would fail one by one once the store is back."""
+        if pool := getattr(self._client, "connection_pool", None):
+            with suppress(RedisError, OSError):
+                await pool.disconnect(inuse_connections=False)
+
+
+def _sets(key: KeyArn) -> str:
+    return f"keybroker:{{{_tag(str(key))}}}:sets"
+
+
+def _ended(key: KeyArn) -> str:
+    return f"keybroker:{{{_tag(str(key))}}}:ended"
+
+
+def _lease(slot: Slot) -> str:
+    return f"keybroker:{{{_tag(str(slot.key))}}}:lease:{slot.wrapping}"
+
+
+def _quota(account: str, region: str) -> list[str]:
+    tag = _tag("quota", account, region)
+    return [f"keybroker:{{{tag}}}:quota", f"keybroker:{{{tag}}}:waiting", f"keybroker:{{{tag}}}:slow"]

@@ -1,0 +1,84 @@
+"""What the store does in one step, in Lua. Every name a script touches is among its KEYS, and in one cluster slot."""
+
+# KEYS: a key's sets, its ended sets. ARGV: field ("" keeps nothing), value, id, supersede, lifetime (ms), channel, tag.
+# The field "newest" names the one live set of a key where newer sets supersede older ones.
+KEEP = """
+local now = redis.call('TIME')[1] * 1000
+local ended, sets, id = KEYS[2], KEYS[1], ARGV[3]
+if ARGV[1] ~= '' and redis.call('ZSCORE', ended, id) then return 0 end
+if ARGV[4] == '1' then
+  local all = redis.call('HGETALL', sets)
+  for i = 1, #all, 2 do
+    local older = string.sub(all[i + 1], 1, 32)
+    if older ~= id then redis.call('ZADD', ended, now + ARGV[5], older) end
+  end
+  redis.call('DEL', sets)
+  redis.call('HSET', sets, 'newest', id)
+end
+if ARGV[1] ~= '' then redis.call('HSET', sets, ARGV[1], ARGV[2]) end
+redis.call('PEXPIRE', sets, ARGV[5])
+redis.call('PEXPIRE', ended, ARGV[5])
+redis.call('PUBLISH', ARGV[6], cjson.encode({key = ARGV[7], newest = ARGV[4] == '1' and id or nil}))
+return 1
+"""
+
+# KEYS: a key's sets, its ended sets. ARGV: id, lifetime in ms, channel, tag.
+END = """
+local now = redis.call('TIME')[1] * 1000
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  if all[i] ~= 'newest' and string.sub(all[i + 1], 1, 32) == ARGV[1] then redis.call('HDEL', KEYS[1], all[i]) end
+end
+redis.call('PUBLISH', ARGV[3], cjson.encode({key = ARGV[4], ended = ARGV[1]}))
+return 1
+"""
+
+# KEYS: a lease. ARGV: replica, expected wait, lifetime in ms.
+RENEW = """
+local value = redis.call('GET', KEYS[1])
+if value and string.sub(value, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
+  redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+  return 1
+end
+return 0
+"""
+
+# KEYS: a lease. ARGV: replica, channel, tag.
+RELEASE = """
+local value = redis.call('GET', KEYS[1])
+if value and string.sub(value, 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then redis.call('DEL', KEYS[1]) end
+redis.call('PUBLISH', ARGV[2], cjson.encode({key = ARGV[3]}))
+return 1
+"""
+
+# KEYS: the time of the next token, who waits, whether KMS throttled. ARGV: interval in us, guard in us, replica.
+# A token bucket of one on the store's own clock (GCRA): replicas' clocks differ.
+RESERVE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval = tonumber(ARGV[1])
+if redis.call('EXISTS', KEYS[3]) == 1 then interval = interval * 2 end
+local at = tonumber(redis.call('GET', KEYS[1]) or now)
+if at < now then at = now end
+if at < now + tonumber(ARGV[2]) then at = now + tonumber(ARGV[2]) end
+local life = math.ceil((at + interval - now) / 1000) + 60000
+redis.call('SET', KEYS[1], string.format('%.0f', at + interval), 'PX', life)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 2 * interval)
+redis.call('ZADD', KEYS[2], at, ARGV[3])
+redis.call('PEXPIRE', KEYS[2], life)
+return {at - now, redis.call('ZCARD', KEYS[2])}
+"""
+
+# KEYS: as RESERVE. ARGV: pause in us, seconds at half the rate in ms.
+SLOW_DOWN = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local at = tonumber(redis.call('GET', KEYS[1]) or now)
+if at < now + tonumber(ARGV[1]) then at = now + tonumber(ARGV[1]) end
+redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', math.ceil((at - now) / 1000) + 60000)
+redis.call('SET', KEYS[3], 1, 'PX', ARGV[2])
+return 1
+"""
