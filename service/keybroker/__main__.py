@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ def _seal_key() -> int:
 
 
 def _serve(settings: settings_file.Settings, path: Path) -> int:
+    # gRPC's core writes lines of its own to stderr, many for each failed handshake; ours say what matters.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported here, so that check-config needs neither gRPC nor the AWS SDK to load.
     from keybroker.app import App  # noqa: PLC0415
     from keybroker.clock import SystemClock  # noqa: PLC0415

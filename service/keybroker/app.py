@@ -49,6 +49,9 @@ _log = logging.getLogger(__name__)
 DRAIN = 10.0
 """Seconds that requests under way have to finish after SIGTERM."""
 
+NEWS = 0.2
+"""Seconds for the news that the broker is stopping to reach those who watch its health."""
+
 CERTIFICATE_CHECK = 5.0
 """Seconds between two looks at the certificate files."""
 
@@ -82,6 +85,7 @@ class App:
         self._tasks = Tasks()
         self._clients = AsyncExitStack()
         self._servers: list[grpc.aio.Server] = []
+        self._interceptors: list[Interceptor] = []
         self._certificates: list[Certificates] = []
         self._health = health_aio.HealthServicer()
         self._requests = RateLimit(
@@ -119,7 +123,7 @@ class App:
                 try:
                     if self._settings.store:
                         await self._open_store(self._settings.store)
-                    self._bind()
+                    self._bind_all()
                     if self._settings.ops:
                         host, port = self._settings.ops.host_and_port
                         server = ops_server(host, port, metrics=self.metrics, ready=lambda: self._broker is not None)
@@ -184,24 +188,36 @@ class App:
             for certificates in self._certificates:
                 certificates.reload()
 
-    def _bind(self) -> None:
-        for index, listener in enumerate(self._settings.listeners):
-            certificates = self._certificates_of(index, listener)
-            server = grpc.aio.server(
-                interceptors=[Interceptor(audit_log=self._audit, clock=self._clock)],
-                options=listeners.options(listener, self._settings.limits, LONGEST_DEADLINE),
-            )
-            servicer = KeyImportServicer(
-                broker=self._ready_broker,
-                identify=listeners.identity(listener, certificates, self._clock),
-                requests=self._requests,
-                clock=self._clock,
-            )
-            key_import_pb2_grpc.add_KeyImportServiceServicer_to_server(servicer, server)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-            add_reflection(server)
-            self._servers.append(server)
-            self.ports.append(listeners.bind(server, listener, certificates))
+    def _bind_all(self) -> None:
+        try:
+            for index, listener in enumerate(self._settings.listeners):
+                self._bind(index, listener)
+        except errors.StartError:
+            # gRPC removes the sockets of servers that have been started, and these have not.
+            for bound in self._settings.listeners[: len(self.ports)]:
+                if bound.socket_path:
+                    Path(bound.socket_path).unlink(missing_ok=True)
+            raise
+
+    def _bind(self, index: int, listener: Listener) -> None:
+        certificates = self._certificates_of(index, listener)
+        interceptor = Interceptor(audit_log=self._audit, clock=self._clock)
+        self._interceptors.append(interceptor)
+        server = grpc.aio.server(
+            interceptors=[interceptor],
+            options=listeners.options(listener, self._settings.limits, LONGEST_DEADLINE),
+        )
+        servicer = KeyImportServicer(
+            broker=self._ready_broker,
+            identify=listeners.identity(listener, certificates, self._clock),
+            requests=self._requests,
+            clock=self._clock,
+        )
+        key_import_pb2_grpc.add_KeyImportServiceServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        add_reflection(server)
+        self._servers.append(server)
+        self.ports.append(listeners.bind(server, listener, certificates))
 
     def _certificates_of(self, index: int, listener: Listener) -> Certificates | None:
         if listener.tls is None:
@@ -232,14 +248,18 @@ class App:
 
     async def _open_store(self, settings: StoreSettings) -> None:
         # Imported here: whoever runs no fleet need not have redis, nor pay for its import.
-        from keybroker.seal import Seal, read_key  # noqa: PLC0415
+        from keybroker.seal import Seal, SealError, read_key  # noqa: PLC0415
         from keybroker.store import Store  # noqa: PLC0415
         from keybroker.store_client import connect  # noqa: PLC0415
 
-        try:
-            seal = Seal([read_key(Path(path).read_text(encoding="utf-8")) for path in settings.seal_keys])  # noqa: ASYNC240 -- at start
-        except (OSError, ValueError) as error:
-            raise errors.StartError(f"store.seal_keys: {error}") from error
+        keys = []
+        for path in settings.seal_keys:
+            try:
+                keys.append(read_key(Path(path).read_bytes().decode(errors="replace")))  # noqa: ASYNC240 -- at start
+            except OSError as error:
+                raise errors.StartError(f"store.seal_keys: {path} cannot be read: {error.strerror}") from error
+            except SealError as error:
+                raise errors.StartError(f"store.seal_keys: {path}: {error}") from error
         try:
             client = connect(settings)
         except OSError as error:
@@ -247,7 +267,7 @@ class App:
         self._clients.push_async_callback(client.aclose)
         self._store = Store(
             client=client,
-            seal=seal,
+            seal=Seal(keys),
             replica=secrets.token_hex(8),
             clock=self._clock,
             tasks=self._tasks,
@@ -308,7 +328,15 @@ class App:
         if self._listening:
             self._listening.cancel()
         await self._health.enter_graceful_shutdown()
-        await asyncio.gather(*(server.stop(DRAIN) for server in self._servers))
+        stopping = [asyncio.create_task(server.stop(DRAIN)) for server in self._servers]
+        await asyncio.sleep(NEWS)
+        running = {call for interceptor in self._interceptors for call in interceptor.running}
+        if running:
+            await asyncio.wait(running, timeout=DRAIN)
+        for interceptor in self._interceptors:
+            for call in interceptor.watching:
+                call.cancel()
+        await asyncio.gather(*stopping)
         await self._tasks.drain(self._call_limit)
         _log.info("stopped")
 

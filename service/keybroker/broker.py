@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from keybroker import audit, errors
+from keybroker.ciphertext import require_plausible_ciphertext
 from keybroker.model import KeyArn, Operation, Sharing, Slot, Source
 from keybroker.parameters import Ask
-from keybroker.policy import require_plausible_ciphertext
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -109,9 +109,7 @@ class Broker:
         known_set = region.parameters.find(key, request.import_token)
         if known_set:
             audit.current().note_used_set(known_set)
-        require_plausible_ciphertext(
-            len(request.encrypted_key_material), known_set.slot.wrapping if known_set else None
-        )
+        require_plausible_ciphertext(request.encrypted_key_material, known_set.slot.wrapping if known_set else None)
         return await self._uninterrupted(key, self._import(region, key, request), deadline)
 
     async def delete_imported_key_material(

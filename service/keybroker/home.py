@@ -32,7 +32,7 @@ async def find_home(settings: KmsSettings) -> Home:
                 partition, account = aws.parse_identity(await sts.get_caller_identity())
     except Exception as error:
         mapped = map_error(error)
-        if not isinstance(mapped, errors.TryAgain):
+        if not isinstance(mapped, errors.KmsUnavailable | errors.BrokerCredentials):
             mapped = errors.KmsUnavailable("GetCallerIdentity failed", retry_after=5.0)
         raise mapped from error
     if settings.account not in (None, account):

@@ -37,6 +37,7 @@ RETURN_OVERHEAD = 0.02
 """Seconds kept back, so that our own answer reaches the caller before its deadline's blunt one does."""
 
 _OURS = "/keyimport.v1."
+_WATCH = "/grpc.health.v1.Health/Watch"
 _TOO_LATE = "The request's deadline passed before KMS answered."
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
@@ -49,11 +50,18 @@ def time_left(context: Context) -> float:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Stands round every unary handler of our own services; health and reflection stay as they are."""
+    """Stands round every unary handler of our own services; health and reflection stay as they are.
+
+    Attributes:
+        running: the calls of our own services under way.
+        watching: the calls that would last as long as the server, were they not ended.
+    """
 
     def __init__(self, *, audit_log: Audit, clock: Clock) -> None:
         self._audit = audit_log
         self._clock = clock
+        self.running: set[asyncio.Task[Any]] = set()
+        self.watching: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
         self,
@@ -62,16 +70,43 @@ class Interceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler: Any = await continuation(handler_call_details)  # the types know no aio handlers
         method = handler_call_details.method
+        if method == _WATCH:
+            return grpc.unary_stream_rpc_method_handler(
+                partial(self._watched, handler.unary_stream),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         if handler is None or not method.startswith(_OURS) or handler.unary_unary is None:
             return handler
+        behaviour = _translated(_within_deadline(handler.unary_unary))
         return grpc.unary_unary_rpc_method_handler(
-            partial(self._recorded, method.rpartition("/")[2], _translated(_within_deadline(handler.unary_unary))),
+            partial(self._recorded, method.rpartition("/")[2], behaviour),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
+    def _note_running(self) -> None:
+        if task := asyncio.current_task():
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
+
+    async def _watched(self, behaviour: Behaviour, request: Any, context: Context) -> None:
+        """A health Watch that can be ended: one left open would hold up the server's stop."""
+        watch = asyncio.ensure_future(behaviour(request, context))
+        self.watching.add(watch)
+        watch.add_done_callback(self.watching.discard)
+        try:
+            await asyncio.wait({watch})
+        except asyncio.CancelledError:
+            watch.cancel()
+            raise
+        if watch.cancelled():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "The broker is stopping.")
+        watch.result()
+
     async def _recorded(self, rpc: str, behaviour: Behaviour, request: Any, context: Context) -> Message:
         """Answers once the answer is on record, and otherwise refuses."""
+        self._note_running()
         correlation_id.set(secrets.token_hex(8))
         record = audit.begin(rpc, correlation_id.get(), self._clock.now())
         try:

@@ -79,8 +79,6 @@ _TOO_LARGE = {
 _NOT_IMPORTABLE = ("ML_DSA_",)
 _KNOWN_KEY_SPECS = ("SYMMETRIC_DEFAULT", "HMAC_", "ECC_NIST_P", "ECC_SECG_", "RSA_", "SM2")
 
-_SHORTEST_RSA_CIPHERTEXT = 256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -167,32 +165,6 @@ class Policy:
                 for key_spec in rule.key_specs:
                     if key_spec in self.key_specs:
                         yield Wrapping(algorithm=algorithm, key_spec=key_spec)
-
-
-def require_plausible_ciphertext(length: int, wrapping: Wrapping | None) -> None:
-    """Refuses what cannot be wrapped key material, before it leaves for KMS: plain text sent by mistake, or base64.
-
-    Args:
-        length: of the encrypted key material, in bytes.
-        wrapping: of the set its token belongs to, if the broker knows it.
-
-    Raises:
-        RequestMalformed
-    """
-    if wrapping is None:
-        plausible = length >= _SHORTEST_RSA_CIPHERTEXT
-    elif wrapping.key_spec is WrappingKeySpec.SM2:
-        plausible = True
-    else:
-        modulus = RSA_BITS[wrapping.key_spec] // 8
-        oaep = wrapping.algorithm in (WrappingAlgorithm.RSAES_OAEP_SHA_256, WrappingAlgorithm.RSAES_OAEP_SHA_1)
-        plausible = length == modulus if oaep else length > modulus
-    if not plausible:
-        raise errors.RequestMalformed(
-            "encrypted_key_material cannot be key material wrapped under this set's public key: its length is wrong."
-            " Wrap the key material, and send the bytes as they are.",
-            field="encrypted_key_material",
-        )
 
 
 def _can_carry(pair: Wrapping, key_spec: str) -> bool:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
+from keybroker.errors import KmsBadResponse
+from keybroker.kms import check_parameters
 from keybroker.lru import Lru
 from keybroker.seal import SealError
-from keybroker.store_scripts import END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN
-from keybroker.wrapping_key import require_wrapping_key
+from keybroker.store_scripts import DROP, END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -40,6 +41,7 @@ LEASE = 3.0
 
 _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _ENDED_REMEMBERED = 100_000
+_ID_LENGTH = 32
 _CHANNEL = "keybroker:events"
 
 
@@ -97,43 +99,48 @@ class Store:
         if not value:
             return None
         try:
-            parameters = self._seal.open(slot, value[32:])
-            require_wrapping_key(parameters.public_key, slot.wrapping.key_spec)
-            if value[:32] != set_id(parameters.import_token).encode():
-                raise SealError("the entry is not under its own name")
-        except ValueError as error:
+            parameters = self._opened(slot, value)
+        except (SealError, KmsBadResponse) as error:
             self._metrics.store_rejected_entries.inc()
-            _log.error("an entry in the store does not open, and is deleted", extra={"cause": error})
-            await self._ask(self._client.hdel(name, field))
+            _log.error("an entry in the store does not open, and is deleted: %s", error, extra={"cause": error})
+            await self._script(DROP, [name], [field, value])
             return None
         return None if await self.ended(parameters) else parameters
+
+    def _opened(self, slot: Slot, value: bytes) -> ParameterSet:
+        """What is in an entry, checked like an answer from KMS."""
+        parameters = self._seal.open(slot, value[_ID_LENGTH:])
+        if value[:_ID_LENGTH] != set_id(parameters.import_token).encode():
+            raise SealError("the entry is not under its own name")
+        as_answered = {
+            "KeyId": str(slot.key),
+            "PublicKey": parameters.public_key,
+            "ImportToken": bytes(parameters.import_token),
+            "ParametersValidTo": parameters.valid_to,
+            "ResponseMetadata": {"RequestId": parameters.aws_request_id},
+        }
+        return check_parameters(as_answered, slot, self._clock.now())
 
     async def keep(self, parameters: ParameterSet, *, supersede: bool) -> None:
         """Keeps a new set for the others, unless it has been ended; ends the key's older ones if it supersedes them."""
         key, identifier = parameters.slot.key, set_id(parameters.import_token)
-        if supersede:
-            self._newest[_tag(str(key))] = identifier
-        value = identifier.encode() + self._seal.seal(parameters)
-        await self._script(
-            KEEP,
-            [_sets(key), _ended(key)],
-            [
-                str(parameters.slot.wrapping),
-                value,
-                identifier,
-                int(supersede),
-                _LONGEST_VALIDITY_MS,
-                _CHANNEL,
-                _tag(str(key)),
-            ],
-        )
+        field, value = str(parameters.slot.wrapping), b""
+        try:
+            value = identifier.encode() + self._seal.seal(parameters)
+        except SealError as error:
+            field = ""  # the others go without it
+            _log.error("a set cannot be sealed: %s", error)
+        await self._keep(key, field, value, identifier, supersede=supersede)
 
     async def supersede(self, key: KeyArn, newest: str) -> None:
         """Ends all of a key's sets but the newest, which is not kept for others."""
-        self._newest[_tag(str(key))] = newest
-        await self._script(
-            KEEP, [_sets(key), _ended(key)], ["", b"", newest, 1, _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
-        )
+        await self._keep(key, "", b"", newest, supersede=True)
+
+    async def _keep(self, key: KeyArn, field: str, value: bytes, identifier: str, *, supersede: bool) -> None:
+        if supersede:
+            self._newest[_tag(str(key))] = identifier
+        arguments = [field, value, identifier, int(supersede), _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
+        await self._script(KEEP, [_sets(key), _ended(key)], arguments)
 
     async def end(self, key: KeyArn, identifier: str) -> None:
         """Ends a set for every replica, from the moment this returns."""

@@ -36,6 +36,12 @@ redis.call('PUBLISH', ARGV[3], cjson.encode({key = ARGV[4], ended = ARGV[1]}))
 return 1
 """
 
+# KEYS: a key's sets. ARGV: field, value: deleted only if it is still this value.
+DROP = """
+if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 0
+"""
+
 # KEYS: a lease. ARGV: replica, expected wait, lifetime in ms.
 RENEW = """
 local value = redis.call('GET', KEYS[1])

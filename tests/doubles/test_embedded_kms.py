@@ -1,10 +1,6 @@
 """The embedded KMS comes up, does what the demo needs of it, and goes away."""
 
 import asyncio
-import hashlib
-import hmac
-import json
-import secrets
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,20 +8,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from demo.embedded_kms import ACCOUNT, EmbeddedKmsError, aws_environment, embedded_kms, kms_client
-from tests.kms_wrapping import wrap
-
-CURVES: dict[str, tuple[ec.EllipticCurve, str, HashAlgorithm]] = {
-    "ECC_NIST_P256": (ec.SECP256R1(), "ECDSA_SHA_256", SHA256()),
-    "ECC_NIST_P384": (ec.SECP384R1(), "ECDSA_SHA_384", SHA384()),
-    "ECC_NIST_P521": (ec.SECP521R1(), "ECDSA_SHA_512", SHA512()),
-    "ECC_SECG_P256K1": (ec.SECP256K1(), "ECDSA_SHA_256", SHA256()),
-}
-MESSAGE = b"what the imported key is used on"
+from tests.key_work import KEY_SPECS, assert_works_with, create_key, new_material
+from tests.kms_ceremony import get, put
 
 
 async def test_comes_up_and_goes_away(tmp_path: Path) -> None:
@@ -105,29 +91,14 @@ async def test_ends_with_the_task_that_needs_it(tmp_path: Path) -> None:
 async def test_uses_the_very_material() -> None:
     """Every kind of key can be imported, and what it then computes only the imported bytes explain."""
     async with embedded_kms() as endpoint, kms_client(endpoint) as kms:
-        aes = secrets.token_bytes(32)
-        arn = await _imported(kms, "SYMMETRIC_DEFAULT", aes, "RSAES_OAEP_SHA_256")
-        blob = (await kms.encrypt(KeyId=arn, Plaintext=MESSAGE))["CiphertextBlob"]
-        assert open_symmetric(aes, blob) == MESSAGE
+        for spec in KEY_SPECS:
+            material = new_material(spec)
+            arn = await create_key(kms, spec)
+            algorithm = "RSA_AES_KEY_WRAP_SHA_256" if spec.startswith(("RSA_", "ECC_")) else "RSAES_OAEP_SHA_256"
 
-        for bits in (224, 256, 384, 512):
-            secret = secrets.token_bytes(bits // 8)
-            arn = await _imported(kms, f"HMAC_{bits}", secret, "RSAES_OAEP_SHA_1", "GENERATE_VERIFY_MAC")
-            mac = await kms.generate_mac(KeyId=arn, Message=MESSAGE, MacAlgorithm=f"HMAC_SHA_{bits}")
-            assert mac["Mac"] == hmac.digest(secret, MESSAGE, f"sha{bits}")
+            await put(kms, await get(kms, arn, algorithm), material, algorithm)
 
-        for bits in (2048, 3072, 4096):
-            rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
-            arn = await _imported(kms, f"RSA_{bits}", _pkcs8(rsa_key), "RSA_AES_KEY_WRAP_SHA_256", "SIGN_VERIFY")
-            signature = await _sign(kms, arn, "RSASSA_PKCS1_V1_5_SHA_256")
-            rsa_key.public_key().verify(signature, MESSAGE, padding.PKCS1v15(), SHA256())
-            assert (await kms.get_public_key(KeyId=arn))["PublicKey"] == _spki(rsa_key)
-
-        for spec, (curve, algorithm, digest) in CURVES.items():
-            ec_key = ec.generate_private_key(curve)
-            arn = await _imported(kms, spec, _pkcs8(ec_key), "RSA_AES_KEY_WRAP_SHA_1", "SIGN_VERIFY")
-            ec_key.public_key().verify(await _sign(kms, arn, algorithm), MESSAGE, ec.ECDSA(digest))
-            assert (await kms.get_public_key(KeyId=arn))["PublicKey"] == _spki(ec_key)
+            await assert_works_with(kms, arn, spec, material)
 
 
 def test_environment_names_the_account() -> None:
@@ -138,42 +109,9 @@ def test_environment_names_the_account() -> None:
     assert environment["AWS_CONFIG_FILE"] == environment["AWS_SHARED_CREDENTIALS_FILE"] == "/dev/null"
 
 
-def open_symmetric(material: bytes, blob: bytes) -> bytes:
-    """Open MiniStack's own symmetric ciphertext: 36 bytes key id, 32 bytes context digest, 16 bytes nonce, the rest."""
-    nonce, encrypted = blob[68:84], blob[84:]
-    seed = hashlib.sha256(material + json.dumps({}).encode() + nonce).digest()
-    blocks = [hashlib.sha256(seed + i.to_bytes(4, "big")).digest() for i in range(len(encrypted) // 32 + 1)]
-    return bytes(a ^ b for a, b in zip(encrypted, b"".join(blocks), strict=False))
-
-
 async def _sees(kms: Any, arn: str) -> bool:
     try:
         await kms.describe_key(KeyId=arn)
     except ClientError:
         return False
     return True
-
-
-async def _imported(kms: Any, spec: str, material: bytes, algorithm: str, usage: str = "ENCRYPT_DECRYPT") -> str:
-    arn: str = (await kms.create_key(Origin="EXTERNAL", KeySpec=spec, KeyUsage=usage))["KeyMetadata"]["Arn"]
-    parameters = await kms.get_parameters_for_import(KeyId=arn, WrappingAlgorithm=algorithm, WrappingKeySpec="RSA_2048")
-    await kms.import_key_material(
-        KeyId=arn,
-        ImportToken=parameters["ImportToken"],
-        EncryptedKeyMaterial=wrap(parameters["PublicKey"], algorithm, material),
-        ExpirationModel="KEY_MATERIAL_DOES_NOT_EXPIRE",
-    )
-    return arn
-
-
-async def _sign(kms: Any, arn: str, algorithm: str) -> bytes:
-    signature: bytes = (await kms.sign(KeyId=arn, Message=MESSAGE, SigningAlgorithm=algorithm))["Signature"]
-    return signature
-
-
-def _pkcs8(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _spki(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
