@@ -164,7 +164,7 @@ class KmsSettings(_Section):
     account: str | None = None
     endpoint: str | None = None
     sts_endpoint: str | None = None
-    requests_per_second: float = Field(default=0.25, gt=0, le=1000, strict=False)
+    requests_per_second: float = Field(default=0.25, gt=0, le=1000)
     queue: int = Field(default=1000, ge=1, le=1_000_000)
 
     @field_validator("regions")
@@ -254,8 +254,8 @@ class Limits(_Section):
     look-ups, which are questions to KMS about keys the broker does not know.
     """
 
-    requests_per_second: float = Field(default=10_000.0, gt=0, le=1e6, strict=False)
-    lookups_per_second: float = Field(default=50.0, gt=0, le=2000, strict=False)
+    requests_per_second: float = Field(default=10_000.0, gt=0, le=1e6)
+    lookups_per_second: float = Field(default=50.0, gt=0, le=2000)
     connections: int = Field(default=1000, ge=1, le=1_000_000)
     streams_per_connection: int = Field(default=128, ge=1, le=100_000)
 

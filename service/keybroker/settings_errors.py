@@ -45,5 +45,11 @@ def _sentence(fault: ErrorDetails, known: Iterable[str]) -> str:
         case "value_error":
             return str(fault["ctx"]["error"])
         case _:
-            message = fault["msg"].removeprefix("Input ").replace("Input should", "should")
+            message = (
+                fault["msg"]
+                .removeprefix("Input ")
+                .replace("Input should", "should")
+                .replace("Tuple", "the list")
+                .replace("tuple", "list")
+            )
             return f"{message}, not {fault['input']!r}" if fault["type"] != "too_short" else message

@@ -186,14 +186,16 @@ async def test_ten_thousand_mixed_requests_leave_as_many_lines(
         return stub.ImportKeyMaterial(
             pb.ImportKeyMaterialRequest(
                 key_id=choose.choice(arns), import_token=canary, never_expires=True,
-                encrypted_key_material=canary + bytes(256 - len(canary)),
+                encrypted_key_material=canary + b"\xff" * (256 - len(canary)),
             )
         )  # fmt: skip
+
+    algorithms = [pb.WRAPPING_ALGORITHM_UNSPECIFIED] * 4 + list(pb.WrappingAlgorithm.values())[1:6]
 
     def get(stub: Any) -> Any:
         request = pb.GetParametersForImportRequest(
             key_id=choose.choice(arns),
-            wrapping_algorithm=choose.choice([0, 0, 0, 0, 1, 2, 3, 5]),
+            wrapping_algorithm=choose.choice(algorithms),
             wrapping_key_spec=SPEC,
         )
         return stub.GetParametersForImport(request)

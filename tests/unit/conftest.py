@@ -9,8 +9,8 @@ import pytest
 
 from keybroker.broker import Broker, Region
 from keybroker.grants import grants_of
-from keybroker.limits import RateLimit
 from keybroker.keys import Keys
+from keybroker.limits import RateLimit
 from keybroker.model import Caller, ParametersRequest, Sharing, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy

@@ -5,13 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keybroker import errors
-from keybroker.model import KeyArn
-
-from keybroker.model import Home
+from keybroker.model import Home, KeyArn
 from keybroker.policy import Policy
 
 HOME = Home(partition="aws", account="111122223333", regions=("us-east-1", "eu-west-1"))
-POLICY = Policy(algorithms=frozenset(), key_specs=frozenset())
+POLICY = Policy(algorithms=frozenset(), key_specs=frozenset(), grants=(), version="test")
 
 UUID = "1234abcd-12ab-34cd-56ef-1234567890ab"
 MRK = "mrk-1234abcd12ab34cd56ef1234567890ab"

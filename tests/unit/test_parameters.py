@@ -37,7 +37,7 @@ def _import_of(parameters: ParameterSet, key: KeyArn = KEY, length: int = 512) -
     return ImportRequest(
         key_id=str(key),
         import_token=parameters.import_token,
-        encrypted_key_material=SecretBytes(bytes(length)),
+        encrypted_key_material=SecretBytes(b"\xff" * length),
         valid_to=None,
         import_type=None,
         key_material_id=None,

@@ -119,7 +119,7 @@ def test_a_weak_rsa_key_is_refused(made: Callable[[int], bytes], why: str, modul
 def test_what_is_not_canonical_der_is_refused(
     made: Callable[[bytes], bytes], moduli: dict[WrappingKeySpec, int]
 ) -> None:
-    """One key has one encoding, so that its fingerprint is one too; anything else is refused with a plain ValueError."""
+    """One key has one encoding, and so one fingerprint; anything else is refused with a plain ValueError."""
     der = made(key(moduli[RSA_2048]))
 
     with pytest.raises(ValueError, match="the public key is"):
@@ -140,10 +140,13 @@ def test_the_refusal_never_holds_the_key(moduli: dict[WrappingKeySpec, int]) -> 
 @pytest.mark.parametrize("spec", WrappingKeySpec)
 def test_another_kind_of_key_is_refused(spec: WrappingKeySpec) -> None:
     """Keys on other curves are neither RSA nor SM2."""
-    others = [ec.generate_private_key(ec.SECP256R1()).public_key(), ed25519.Ed25519PrivateKey.generate().public_key()]
+    encoded = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    others = [
+        ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(*encoded),
+        ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(*encoded),
+    ]
 
-    for other in others:
-        der = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for der in others:
         with pytest.raises(ValueError, match="not RSA|not SM2"):
             require_wrapping_key(der, spec)
 

@@ -1,0 +1,214 @@
+"""The settings file: what it means, and how a mistake in it is told."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keybroker.settings import SettingsError, load, parse
+
+GOOD = """
+[[listeners]]
+address = "unix:/run/keybroker/keybroker.sock"
+mode = "0660"
+caller = "local"
+
+[[listeners]]
+address = "tcp:0.0.0.0:7443"
+tls = { certificate = "server.pem", private_key = "server.key", client_ca = "clients.pem" }
+
+[[listeners]]
+address = "tcp:127.0.0.1:7080"
+plaintext = true
+caller = "dev"
+
+[kms]
+regions = ["us-east-1"]
+account = "111122223333"
+endpoint = "http://127.0.0.1:4566"
+requests_per_second = 0.25
+queue = 1000
+
+[parameters]
+min_remaining = "1h"
+max_entries = 10000
+reuse = "until-import"
+supersede = true
+
+[policy]
+wrapping_algorithms = ["RSAES_OAEP_SHA_256", "RSA_AES_KEY_WRAP_SHA_256"]
+wrapping_key_specs = ["RSA_3072", "RSA_4096", "RSA_2048"]
+
+[[callers]]
+id = "spiffe://corp.example/ns/payments/*"
+keys = ["arn:aws:kms:us-east-1:111122223333:key/*"]
+operations = ["GetParametersForImport", "ImportKeyMaterial"]
+
+[store]
+url = "rediss://cache.internal:6379"
+seal_keys = ["seal-2026-11.key"]
+fleet_size = 3
+
+[ops]
+address = "127.0.0.1:9090"
+
+[audit]
+file = "-"
+"""
+
+SMALLEST: dict[str, Any] = {
+    "listeners": [{"address": "unix:/run/k.sock", "caller": "local"}],
+    "kms": {"regions": ["us-east-1"]},
+}
+UNIX = {"address": "unix:/run/k.sock", "caller": "local"}
+TLS = {"certificate": "a", "private_key": "b", "client_ca": "c"}
+STORE = {"url": "rediss://cache:6379", "seal_keys": ["k"], "fleet_size": 3}
+
+# What is put over the smallest settings, and the line it is refused with: its path, and a part of the sentence.
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"listeners": []}, "listeners: .*at least 1"),
+    ({"kms": {}}, "kms.regions: is missing"),
+    ({"kmss": {}}, "kmss: is no setting; did you mean kms?"),
+    (
+        {"kms": {"regions": ["us-east-1"], "request_per_second": 1}},
+        "kms.request_per_second: .*did you mean requests_per",
+    ),
+    ({"listeners": [UNIX | {"adress": "x"}]}, r"listeners\[0\].adress: is no setting; did you mean address"),
+    ({"listeners": [{"address": "unix:/run/k.sock"}]}, r"listeners\[0\]: caller is missing"),
+    ({"listeners": [UNIX | {"address": "unix:run/k.sock"}]}, r"listeners\[0\].address: .*absolute path"),
+    ({"listeners": [UNIX | {"address": "unix:@abstract"}]}, r"listeners\[0\].address: .*absolute path"),
+    ({"listeners": [UNIX | {"address": "unix:\0abstract"}]}, r"listeners\[0\].address: .*absolute path"),
+    ({"listeners": [UNIX | {"address": "unix:/" + "x" * 107}]}, r"listeners\[0\].address: .*107 bytes"),
+    ({"listeners": [UNIX | {"address": "/run/k.sock"}]}, r'listeners\[0\].address: must be "unix:/PATH" or'),
+    ({"listeners": [UNIX | {"address": "tcp:localhost"}]}, r"listeners\[0\].address: must be"),
+    ({"listeners": [UNIX | {"address": "tcp:localhost:65536", "plaintext": True}]}, r"listeners\[0\].address: .*65535"),
+    ({"listeners": [UNIX | {"mode": "660x"}]}, r"listeners\[0\].mode: must be octal"),
+    ({"listeners": [UNIX | {"mode": 432}]}, r"listeners\[0\].mode: should be a valid string, not 432"),
+    ({"listeners": [UNIX | {"plaintext": True}]}, r"listeners\[0\]: plaintext is for tcp"),
+    ({"listeners": [UNIX | {"tls": TLS}]}, r"listeners\[0\]: tls is for tcp"),
+    ({"listeners": [UNIX | {"address": "tcp:127.0.0.1:1"}]}, r"listeners\[0\]: a tcp listener needs tls"),
+    ({"listeners": [UNIX | {"address": "tcp:0.0.0.0:1", "plaintext": True}]}, r"listeners\[0\]: .*loopback"),
+    ({"listeners": [UNIX | {"address": "tcp:10.0.0.1:1", "plaintext": True}]}, r"listeners\[0\]: .*loopback"),
+    ({"listeners": [UNIX | {"address": "tcp:evil.example:1", "plaintext": True}]}, r"listeners\[0\]: .*loopback"),
+    (
+        {"listeners": [UNIX | {"address": "tcp:0.0.0.0:1", "tls": TLS}]},
+        r"listeners\[0\]: caller has no place beside tls",
+    ),
+    (
+        {"listeners": [{"address": "tcp:0.0.0.0:1", "tls": TLS | {"client_ca": ""}}]},
+        r"listeners\[0\].tls.client_ca: must",
+    ),
+    (
+        {"listeners": [{"address": "tcp:0.0.0.0:1", "tls": TLS | {"minimum_version": "1.1"}}]},
+        r"listeners\[0\].tls.minimum_version: should be '1.2' or '1.3'",
+    ),
+    ({"listeners": [{"address": "tcp:0.0.0.0:1", "tls": {}}]}, r"listeners\[0\].tls.certificate: is missing"),
+    ({"listeners": [UNIX, UNIX]}, "listeners: two have the same address"),
+    ({"kms": {"regions": []}}, "kms.regions: .*at least 1"),
+    ({"kms": {"regions": "us-east-1"}}, "kms.regions: should be a valid list"),
+    ({"kms": {"regions": ["us-east-1", "us-east-1"]}}, "kms.regions: names a Region twice"),
+    ({"kms": {"regions": ["evil.com/#"]}}, "kms.regions: holds 'evil.com/#', which is no Region"),
+    ({"kms": {"regions": ["us-east-1"], "account": 111122223333}}, "kms.account: should be a valid string"),
+    ({"kms": {"regions": ["us-east-1"], "account": "1111"}}, "kms.account: must be the 12 digits"),
+    ({"kms": {"regions": ["us-east-1"], "endpoint": "http://kms.internal"}}, "kms.endpoint: must be https"),
+    ({"kms": {"regions": ["us-east-1"], "endpoint": "kms.internal"}}, "kms.endpoint: must be a URL"),
+    ({"kms": {"regions": ["us-east-1"], "endpoint": "https://a@b"}}, "kms.endpoint: must be a URL"),
+    ({"kms": {"regions": ["us-east-1"], "sts_endpoint": "http://sts"}}, "kms.sts_endpoint: must be https"),
+    ({"kms": {"regions": ["us-east-1"], "requests_per_second": 0}}, "kms.requests_per_second: .*greater than 0"),
+    ({"kms": {"regions": ["us-east-1"], "requests_per_second": -1.0}}, "kms.requests_per_second: .*greater than 0"),
+    ({"kms": {"regions": ["us-east-1"], "requests_per_second": float("nan")}}, "kms.requests_per_second: "),
+    ({"kms": {"regions": ["us-east-1"], "requests_per_second": float("inf")}}, "kms.requests_per_second: "),
+    ({"kms": {"regions": ["us-east-1"], "requests_per_second": "1"}}, "kms.requests_per_second: "),
+    ({"kms": {"regions": ["us-east-1"], "queue": 0}}, "kms.queue: .*greater than or equal to 1"),
+    ({"kms": {"regions": ["us-east-1"], "queue": 1.5}}, "kms.queue: should be a valid integer"),
+    ({"parameters": {"min_remaining": 3600}}, 'parameters.min_remaining: must be a duration such as "90s"'),
+    ({"parameters": {"min_remaining": "1 hour"}}, "parameters.min_remaining: must be a duration"),
+    ({"parameters": {"min_remaining": "24h"}}, "parameters.min_remaining: .*less than or equal to 82800"),
+    ({"parameters": {"max_entries": 0}}, "parameters.max_entries: "),
+    ({"parameters": {"reuse": "always"}}, "parameters.reuse: should be 'until-import' or 'until-expiry'"),
+    ({"parameters": {"supersede": "yes"}}, "parameters.supersede: should be a valid boolean"),
+    ({"policy": {"wrapping_algorithms": ["RSAES_PKCS1_V1_5"]}}, "policy.wrapping_algorithms: cannot hold RSAES_PKCS1"),
+    ({"policy": {"wrapping_algorithms": ["ROT13"]}}, r"policy.wrapping_algorithms\[0\]: should be 'RSAES_PKCS1_V1_5'"),
+    ({"policy": {"wrapping_algorithms": []}}, "policy.wrapping_algorithms: .*at least 1"),
+    ({"policy": {"wrapping_key_specs": ["RSA_1024"]}}, r"policy.wrapping_key_specs\[0\]: should be 'RSA_2048'"),
+    ({"callers": [{"id": "a", "keys": ["*"], "operations": ["DiscardParameters"]}]}, r"callers\[0\].keys: holds '\*'"),
+    ({"callers": [{"id": "a", "keys": ["alias/x"], "operations": ["DiscardParameters"]}]}, r"callers\[0\].keys: holds"),
+    ({"callers": [{"id": "a", "keys": [], "operations": []}]}, r"callers\[0\].keys: .*at least 1"),
+    (
+        {"callers": [{"id": "", "keys": ["arn:aws:kms:*:*:key/*"], "operations": ["Get"]}]},
+        r"callers\[0\].operations\[0\]: ",
+    ),
+    ({"limits": {"connections": 0}}, "limits.connections: "),
+    ({"limits": {"lookups_per_second": 5000}}, "limits.lookups_per_second: .*less than or equal to 2000"),
+    ({"audit": {"file": ""}}, "audit.file: "),
+    ({"ops": {"address": "9090"}}, 'ops.address: must be "HOST:PORT"'),
+    ({"ops": {"address": "127.0.0.1:99999"}}, 'ops.address: must be "HOST:PORT"'),
+    ({"store": STORE | {"url": "redis://cache:6379"}}, "store.url: must begin with rediss"),
+    ({"store": STORE | {"url": "rediss://user:secret@cache"}}, "store.url: must be .*without user or password"),
+    ({"store": STORE | {"url": "rediss+sentinel://a:1,b:2"}}, "store.url: names a service"),
+    ({"store": STORE | {"url": "http://cache"}}, "store.url: must be"),
+    ({"store": STORE | {"seal_keys": []}}, "store.seal_keys: .*at least 1"),
+    ({"store": STORE | {"fleet_size": 0}}, "store.fleet_size: "),
+    ({"store": {"url": "rediss://cache"}}, "store.seal_keys: is missing"),
+]
+
+
+def test_the_whole_file_means_what_it_says() -> None:
+    """Every section of the documented example is taken."""
+    settings = parse(tomllib.loads(GOOD), Path("/etc/keybroker"))
+
+    assert [listener.caller for listener in settings.listeners] == ["local", None, "dev"]
+    assert settings.listeners[1].tls is not None
+    assert settings.listeners[1].tls.private_key == "/etc/keybroker/server.key"
+    assert settings.parameters.min_remaining == 3600
+    assert settings.kms.sts == "http://127.0.0.1:4566"
+    assert settings.store is not None
+    assert settings.store.seal_keys == ("/etc/keybroker/seal-2026-11.key",)
+    assert len(settings.version) == 12
+    assert settings.version != parse(SMALLEST).version
+
+
+@pytest.mark.parametrize(("over", "line"), BROKEN, ids=[line for _, line in BROKEN])
+def test_a_bad_value_is_refused_by_its_path_and_a_sentence(over: dict[str, Any], line: str) -> None:
+    """One line for the fault, which begins with the setting and says what it takes."""
+    with pytest.raises(SettingsError) as told:
+        parse(SMALLEST | over)
+
+    lines = str(told.value).splitlines()
+    assert any(re.match(line, each) for each in lines), lines
+    assert len(lines) <= 4
+    assert not re.search(r"pydantic|Traceback|type=", str(told.value))
+
+
+def test_every_fault_is_told_at_once() -> None:
+    """An operator mends a file in one round."""
+    with pytest.raises(SettingsError) as told:
+        parse(SMALLEST | {"kms": {"regions": ["x"], "queue": 0}, "polcy": {}})
+
+    assert {line.partition(":")[0] for line in str(told.value).splitlines()} == {"kms.regions", "kms.queue", "polcy"}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(b"listeners = [", "is no TOML"), (b"\xff\xfe", "is no TOML"), (None, "cannot be read")]
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    """Missing, not TOML, or not UTF-8."""
+    file = tmp_path / "keybroker.toml"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=sentence) as told:
+        load(file)
+
+    assert str(file) in str(told.value)
+
+
+def test_a_remote_endpoint_stands_in_for_kms_alone() -> None:
+    """STS stays AWS's own unless KMS's endpoint is on loopback, or it is named."""
+    remote = parse(SMALLEST | {"kms": {"regions": ["us-east-1"], "endpoint": "https://vpce-1.kms.example"}})
+
+    assert remote.kms.sts is None
