@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from keyimport.v1 import key_import_pb2 as pb
 
+from keyimport.v1 import key_import_pb2 as pb
 from tests.kms_double import kms_double
 
 if TYPE_CHECKING:

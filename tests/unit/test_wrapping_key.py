@@ -63,14 +63,13 @@ def test_an_honest_rsa_key_is_accepted(spec: WrappingKeySpec, moduli: dict[Wrapp
     require_wrapping_key(spki(key(moduli[spec])), spec)
 
 
-@pytest.mark.parametrize("asked", WrappingKeySpec)
-@pytest.mark.parametrize("given", RSA_BITS)
+@pytest.mark.parametrize(
+    ("given", "asked"), [(given, asked) for given in RSA_BITS for asked in WrappingKeySpec if given is not asked]
+)
 def test_an_rsa_key_of_another_spec_is_refused(
     given: WrappingKeySpec, asked: WrappingKeySpec, moduli: dict[WrappingKeySpec, int]
 ) -> None:
     """A smaller key would be a downgrade, and a larger one is no answer to what was asked."""
-    if given is asked:
-        pytest.skip("the honest case")
     der = spki(key(moduli[given]))
 
     with pytest.raises(ValueError, match="bits, not|not SM2"):
