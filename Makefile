@@ -2,11 +2,12 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test check format proto lock clean
+.PHONY: help demo test campaign check format proto lock clean
 
 help:
 	@echo "make demo    the whole ceremony, narrated: embedded KMS, broker, a real import"
 	@echo "make test    every test"
+	@echo "make campaign  the fleet's faults at full length (an hour or so)"
 	@echo "make check   lint, types, import contracts, proto lint, generated code"
 	@echo "make format  let the formatters have their way"
 	@echo "make proto   generate the Python stubs anew"
@@ -16,7 +17,12 @@ demo: .venv .venv-kms
 	@$(BIN)/python -m demo.ceremony
 
 test: .venv .venv-kms
+	@scripts/redis
 	$(BIN)/python -m pytest
+
+campaign: .venv .venv-kms
+	@scripts/redis
+	KEYBROKER_CAMPAIGN=1 $(BIN)/python -m pytest tests/fleet --timeout 3600 -s
 
 check: .venv .venv-proto
 	$(BIN)/ruff format --check .
