@@ -303,7 +303,14 @@ class App:
 
             share = LocalBucket(rate=rate / settings.store.fleet_size, clock=clock)
             bucket = FleetBucket(
-                store=self._store, account=account, region=region, rate=rate, share=share, clock=clock, tasks=tasks
+                store=self._store,
+                account=account,
+                region=region,
+                rate=rate,
+                share=share,
+                fleet_size=settings.store.fleet_size,
+                clock=clock,
+                tasks=tasks,
             )
             fleet = Fleet(store=self._store, clock=clock, tasks=tasks)
         quota = Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOOK_AGAIN = 1.0
-"""Seconds after which a waiting replica looks by itself, should it have missed the news."""
+_LONGEST_SILENCE = 30.0
+"""Seconds to wait for another replica's fetch beyond what it expects."""
 
 _TELL_AGAIN = 1.0
 _TELL_FOR = 25 * 3600.0
@@ -58,18 +58,23 @@ class Fleet:
             told: hears how many seconds the other replica expects to take.
             expected: how many seconds this one expects to take, for the others.
         """
+        give_up = self._clock.monotonic() + _LONGEST_SILENCE
         try:
             while True:
                 news = self._store.news(slot)
                 found = await self._store.find(slot)
                 if found and usable(found):
                     return found
-                wait = await self._store.take_lease(slot)
-                if wait is None:
+                held = await self._store.take_lease(slot)
+                if held is None:
                     break
-                told(wait)
+                if held.expected_wait:
+                    give_up = max(give_up, self._clock.monotonic() + held.expected_wait + _LONGEST_SILENCE)
+                if self._clock.monotonic() > give_up:
+                    return None  # the lease saves a call; nobody is kept from his set by it
+                told(held.expected_wait)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_AGAIN):
+                    async with asyncio.timeout(held.expires_in + 0.05):
                         await news.wait()
             self._renewals[slot] = self._tasks.start(self._renew(slot, expected))
             found = await self._store.find(slot)  # it may have come just before the lease did
@@ -137,6 +142,7 @@ class FleetBucket:
         region: str,
         rate: float,
         share: LocalBucket,
+        fleet_size: int,
         clock: Clock,
         tasks: Tasks,
     ) -> None:
@@ -148,6 +154,7 @@ class FleetBucket:
             region: its name.
             rate: tokens per second of the whole fleet.
             share: this replica's own bucket, for the time without the store.
+            fleet_size: how many replicas there are, more or less.
             clock: monotonic time.
             tasks: tells the others of throttling.
         """
@@ -156,25 +163,35 @@ class FleetBucket:
         self._region = region
         self._interval = 1 / rate
         self._share = share
+        # Each replica holds one token at most, so that the next is never further off than this.
+        self._plausible = 120.0 + 10 * fleet_size * self._interval
         self._clock = clock
         self._tasks = tasks
         self._alone = False
         self._replicas = 1
         self._next = clock.monotonic()
 
-    async def reserve(self) -> float:
+    async def reserve(self, longest: float) -> tuple[float, bool]:
         guard = self._interval if self._alone else 0.0
-        try:
-            wait, self._replicas = await self._store.reserve(self._account, self._region, self._interval, guard)
-        except StoreAway:
+        token = None
+        with suppress(StoreAway):
+            token = await self._store.reserve(
+                self._account,
+                self._region,
+                interval=self._interval,
+                guard=guard,
+                longest=min(longest, self._plausible),
+            )
+        if token is None or token.wait > self._plausible:  # the store is away, or no replica has written that
             if not self._alone:
                 self._alone = True
                 # A phase of its own, so that the replicas, who all lose the store at once, do not all ask at once.
                 self._share.pause(random.uniform(0, self._share.interval()))  # noqa: S311
-            return await self._share.reserve()
+            return await self._share.reserve(longest)
         self._alone = False
-        self._next = self._clock.monotonic() + wait + self._interval
-        return wait
+        self._replicas = token.replicas
+        self._next = self._clock.monotonic() + token.wait + (self._interval if token.taken else 0.0)
+        return token.wait, token.taken
 
     def give_back(self) -> None:
         """A token of the fleet that is not used at its time is lost: the next is another replica's."""

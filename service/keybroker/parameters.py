@@ -213,6 +213,8 @@ class Parameters:
     async def _wait_for(self, fetch: _Fetch, deadline: float) -> _Entry:
         """The fetch's result. The caller's cancel or deadline ends the waiting, not the fetch."""
         fetch.patience = max(fetch.patience, deadline)
+        if fetch.place:
+            fetch.place.patience = fetch.patience
         while not fetch.task.done():
             self._require_in_time(self._expected_wait(fetch), deadline)
             awaited: set[asyncio.Future[Any]] = {fetch.task}
@@ -291,7 +293,7 @@ class Parameters:
     async def _from_kms(self, fetch: _Fetch) -> _Entry:
         if not fetch.described:
             await self._keys.require_importable(fetch.slot.key)
-        fetch.place = self._quota.join(fetch.caller)
+        fetch.place = self._quota.join(fetch.caller, fetch.patience)
         try:
             await fetch.place.lined_up()
             self._require_in_time(fetch.place.expected_wait(), fetch.patience)

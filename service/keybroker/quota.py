@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,11 +17,19 @@ SLOW_DOWN = 60.0
 """Seconds at half the rate after KMS has throttled."""
 
 
+_TRY_AGAIN = 1.0
+"""Seconds after which a token is asked for again that was due too late for everyone in the line."""
+
+
 class Bucket(Protocol):
     """Where tokens come from."""
 
-    async def reserve(self) -> float:
-        """Takes the next token; seconds until it may be spent."""
+    async def reserve(self, longest: float) -> tuple[float, bool]:
+        """Takes the next token, unless it is due in more than so many seconds.
+
+        Returns:
+            Seconds until it may be spent, and whether it is taken.
+        """
 
     def give_back(self) -> None:
         """Returns the token just reserved, if that can be."""
@@ -44,11 +53,13 @@ class LocalBucket:
         self._next = clock.monotonic()
         self._slow_until = self._next
 
-    async def reserve(self) -> float:
+    async def reserve(self, longest: float) -> tuple[float, bool]:
         now = self._clock.monotonic()
         at = max(now, self._next)
-        self._next = at + self.interval()
-        return at - now
+        taken = at - now <= longest
+        if taken:
+            self._next = at + self.interval()
+        return at - now, taken
 
     def give_back(self) -> None:
         self._next -= self.interval()
@@ -71,11 +82,18 @@ class LocalBucket:
 
 
 class Place:
-    """One request's place in the line."""
+    """One request's place in the line.
 
-    def __init__(self, quota: Quota, caller: str) -> None:
+    Attributes:
+        caller: in whose name it waits.
+        patience: the monotonic time after which its turn is of no use.
+        turned: done when it has its turn.
+    """
+
+    def __init__(self, quota: Quota, caller: str, patience: float) -> None:
         self._quota = quota
         self.caller = caller
+        self.patience = patience
         self.turned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def lined_up(self) -> None:
@@ -121,11 +139,12 @@ class Quota:
         self._lines: OrderedDict[str, deque[Place]] = OrderedDict()  # in the order of the next turns
         self._waiting = 0
         self._turn_at = clock.monotonic()
+        self._paused_until = self._turn_at
         self.reserved = asyncio.Event()
         self._running = False
 
-    def join(self, caller: str) -> Place:
-        """A place at the end of the caller's own line.
+    def join(self, caller: str, patience: float) -> Place:
+        """A place at the end of the caller's own line, of use until the monotonic time `patience`.
 
         Raises:
             QuotaQueueFull: the line is full and no caller holds more places than this one would.
@@ -133,7 +152,7 @@ class Quota:
         self.require_room(caller)
         if self._waiting >= self._limit:
             self._make_room()
-        place = Place(self, caller)
+        place = Place(self, caller, patience)
         self._append(place)
         if not self._running:
             self._running = True
@@ -176,7 +195,7 @@ class Quota:
     def slow_down(self) -> None:
         """KMS has throttled: half the rate for a minute, beginning with a pause."""
         pause = self._bucket.slow_down(SLOW_DOWN)
-        self._turn_at = max(self._turn_at, self._clock.monotonic() + pause)
+        self._paused_until = max(self._turn_at, self._clock.monotonic() + pause)
 
     def _wait_at(self, caller: str, index: int) -> float:
         ahead = index
@@ -186,7 +205,7 @@ class Quota:
                 before = False
             else:
                 ahead += min(len(line), index + before)
-        until_turn = max(0.0, self._turn_at - self._clock.monotonic())
+        until_turn = max(0.0, max(self._turn_at, self._paused_until) - self._clock.monotonic())
         first = until_turn if self.reserved.is_set() else max(until_turn, self._bucket.estimate())
         return first + ahead * self._bucket.interval()
 
@@ -211,17 +230,29 @@ class Quota:
         """Hands tokens to the line until it is empty."""
         try:
             while self._lines:
-                wait = await self._bucket.reserve()
-                self._turn_at = max(self._turn_at, self._clock.monotonic() + wait)
+                wait, taken = await self._bucket.reserve(self._longest_of_use())
+                self._turn_at = self._clock.monotonic() + wait
                 self.reserved.set()
-                while (wait := self._turn_at - self._clock.monotonic()) > 0:
-                    await self._clock.sleep(wait)
-                if not self._give_turn():
-                    self._bucket.give_back()
+                if taken:
+                    await self._sleep_until_turn()
+                    if not self._give_turn():
+                        self._bucket.give_back()
+                else:
+                    await self._clock.sleep(min(wait, _TRY_AGAIN))  # those who hear of the wait leave meanwhile
                 self.reserved.clear()
         finally:
             self.reserved.clear()
             self._running = False
+
+    def _longest_of_use(self) -> float:
+        """Seconds that someone in the line can wait. What nobody waits for any more has all the time there is."""
+        patience = max(place.patience for line in self._lines.values() for place in line)
+        left = patience - self._clock.monotonic()
+        return left if left > 0 else math.inf
+
+    async def _sleep_until_turn(self) -> None:
+        while (wait := max(self._turn_at, self._paused_until) - self._clock.monotonic()) > 0:
+            await self._clock.sleep(wait)
 
     def _give_turn(self) -> bool:
         """Gives the token to the next in turn; False if nobody is left."""

@@ -7,15 +7,16 @@ import hashlib
 import json
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from keybroker.errors import KmsBadResponse
 from keybroker.kms import check_parameters
 from keybroker.lru import Lru
 from keybroker.seal import SealError
-from keybroker.store_scripts import DROP, END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN
+from keybroker.store_scripts import DROP, END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -41,8 +42,26 @@ LEASE = 3.0
 
 _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _ENDED_REMEMBERED = 100_000
+_LONGEST_TOLD_WAIT = 24 * 3600.0
 _ID_LENGTH = 32
 _CHANNEL = "keybroker:events"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A lease of another replica: the seconds it expects to take, and until the lease expires unless renewed."""
+
+    expected_wait: float
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token of the quota: the seconds until it is due, how many replicas wait for one, whether it is ours."""
+
+    wait: float
+    replicas: int
+    taken: bool
 
 
 class StoreAway(Exception):
@@ -84,6 +103,7 @@ class Store:
         self._failures = 0
         self._away_until = 0.0
         self._away = False
+        self._refusing = False
         self._ended: Lru[str, None] = Lru(_ENDED_REMEMBERED)
         self._newest: Lru[str, str] = Lru(_ENDED_REMEMBERED)
         self._news: dict[str, asyncio.Event] = {}
@@ -205,15 +225,17 @@ class Store:
 
     # -- leases
 
-    async def take_lease(self, slot: Slot) -> float | None:
-        """None if the slot's lease is now this replica's; else the seconds its holder expects to take."""
-        name = _lease(slot)
-        if await self._ask(self._client.set(name, f"{self._replica} 0", nx=True, px=int(LEASE * 1000))):
+    async def take_lease(self, slot: Slot) -> Held | None:
+        """None if the slot's lease is now this replica's."""
+        answer = await self._script(TAKE, [_lease(slot)], [self._replica, int(LEASE * 1000)])
+        if answer is None:
             return None
-        value = await self._ask(self._client.get(name))
+        value, rest = answer
+        wait = 0.0
         with suppress(ValueError, IndexError, AttributeError):
-            return max(0.0, float(value.split(b" ")[1]))
-        return 0.0
+            told = float(value.split(b" ")[1])
+            wait = told if 0 <= told <= _LONGEST_TOLD_WAIT else 0.0
+        return Held(expected_wait=wait, expires_in=rest / 1000)
 
     async def renew_lease(self, slot: Slot, expected_wait: float) -> None:
         """Keeps the lease, and tells how long it will take."""
@@ -230,7 +252,8 @@ class Store:
     async def listen(self) -> None:
         """Hears what other replicas do, for as long as it runs."""
         while True:
-            with suppress(RedisError, OSError, TimeoutError):
+            with suppress(RedisError, RedisClusterException, OSError, TimeoutError, KeyError):
+                await self._client.initialize()  # a cluster's client does not know its nodes before
                 async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(_CHANNEL)
                     self._away_until = 0.0  # it answers again
@@ -251,7 +274,7 @@ class Store:
 
     # -- quota
 
-    async def reserve(self, account: str, region: str, interval: float, guard: float) -> tuple[float, int]:
+    async def reserve(self, account: str, region: str, *, interval: float, guard: float, longest: float) -> Token:
         """The next token of the account's quota in a Region, by the store's clock.
 
         Args:
@@ -259,15 +282,12 @@ class Store:
             region: its name.
             interval: seconds between two tokens.
             guard: seconds in which no token is given out, after a time without the store.
-
-        Returns:
-            Seconds until the token is due, and how many replicas are waiting for tokens.
+            longest: seconds; a token that is due later is not taken.
         """
         micro = 1_000_000
-        wait, active = await self._script(
-            RESERVE, _quota(account, region), [int(interval * micro), int(guard * micro), self._replica]
-        )
-        return wait / micro, active
+        arguments = [int(interval * micro), int(guard * micro), self._replica, int(longest * micro)]
+        wait, active, taken = await self._script(RESERVE, _quota(account, region), arguments)
+        return Token(wait=int(wait) / micro, replicas=active, taken=bool(taken))
 
     async def slow_down(self, account: str, region: str, interval: float, seconds: float) -> None:
         """KMS has throttled: for all replicas, half the rate for so many seconds, beginning with a pause."""
@@ -284,7 +304,11 @@ class Store:
             except NoScriptError:
                 return await self._client.eval(script, len(names), *names, *arguments)
 
-        return await self._ask(run())
+        answer = await self._ask(run())
+        if self._refusing:
+            self._refusing = False
+            _log.warning("the store takes writes again")
+        return answer
 
     async def _ask(self, exchange: Awaitable[_T]) -> _T:
         if self._clock.monotonic() < self._away_until:
@@ -294,10 +318,13 @@ class Store:
         try:
             async with asyncio.timeout(CALL_LIMIT):
                 answer = await exchange
-        except (OutOfMemoryError, ResponseError) as error:
+        except ResponseError as error:
             self._metrics.store_failures.inc()
+            if not self._refusing:
+                self._refusing = True
+                _log.error("the store refuses writes: is it full, is a command forbidden?", extra={"cause": error})
             raise StoreAway from error  # it answers, so it is not left alone
-        except (RedisError, OSError, TimeoutError, ValueError, IndexError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, IndexError) as error:
             self._metrics.store_failures.inc()
             self._note_failure(error)
             raise StoreAway from error

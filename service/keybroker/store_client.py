@@ -60,7 +60,7 @@ def connect(settings: StoreSettings) -> Any:
         connection_class=SSLConnection if encrypted else Connection,
         **common,
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 def _address(text: str) -> tuple[str, int]:

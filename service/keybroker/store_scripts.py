@@ -42,6 +42,17 @@ if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL'
 return 0
 """
 
+# KEYS: a lease. ARGV: replica, lifetime in ms. Answers nothing if it is taken, else its holder's value and rest in ms.
+# One that would outlive its lifetime is nobody's: it was not written by a replica.
+TAKE = """
+local rest = redis.call('PTTL', KEYS[1])
+if rest < 0 or rest > tonumber(ARGV[2]) then
+  redis.call('SET', KEYS[1], ARGV[1] .. ' 0', 'PX', ARGV[2])
+  return nil
+end
+return {redis.call('GET', KEYS[1]), rest}
+"""
+
 # KEYS: a lease. ARGV: replica, expected wait, lifetime in ms.
 RENEW = """
 local value = redis.call('GET', KEYS[1])
@@ -60,22 +71,26 @@ redis.call('PUBLISH', ARGV[2], cjson.encode({key = ARGV[3]}))
 return 1
 """
 
-# KEYS: the time of the next token, who waits, whether KMS throttled. ARGV: interval in us, guard in us, replica.
+# KEYS: the time of the next token, who waits, whether KMS throttled. ARGV: interval, guard (both in us), replica, and
+# the longest wait in us that is of use: a token later than that is told of, and not taken.
 # A token bucket of one on the store's own clock (GCRA): replicas' clocks differ.
 RESERVE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval = tonumber(ARGV[1])
 if redis.call('EXISTS', KEYS[3]) == 1 then interval = interval * 2 end
-local at = tonumber(redis.call('GET', KEYS[1]) or now)
+local at = tonumber(redis.call('GET', KEYS[1]) or now) or now
 if at < now then at = now end
 if at < now + tonumber(ARGV[2]) then at = now + tonumber(ARGV[2]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 2 * interval)
+if at - now > tonumber(ARGV[4]) then
+  return {string.format('%.0f', at - now), redis.call('ZCARD', KEYS[2]), 0}
+end
 local life = math.ceil((at + interval - now) / 1000) + 60000
 redis.call('SET', KEYS[1], string.format('%.0f', at + interval), 'PX', life)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 2 * interval)
 redis.call('ZADD', KEYS[2], at, ARGV[3])
 redis.call('PEXPIRE', KEYS[2], life)
-return {at - now, redis.call('ZCARD', KEYS[2])}
+return {string.format('%.0f', at - now), redis.call('ZCARD', KEYS[2]), 1}
 """
 
 # KEYS: as RESERVE. ARGV: pause in us, seconds at half the rate in ms.

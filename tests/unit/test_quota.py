@@ -28,7 +28,7 @@ class Line:
 
     def join(self, caller: str, times: int = 1) -> list[asyncio.Task[None]]:
         """Joins the line in the caller's name."""
-        return [asyncio.ensure_future(self._wait(caller, self.quota.join(caller))) for _ in range(times)]
+        return [asyncio.ensure_future(self._wait(caller, self.quota.join(caller, float("inf")))) for _ in range(times)]
 
     async def _wait(self, caller: str, place: Place) -> None:
         await place.turn()
@@ -88,7 +88,7 @@ async def test_every_place_knows_its_wait(clock: FakeClock, tasks: Tasks, crowd:
     """For any crowd, each place's expected wait at the start equals the time of its turn."""
     quota = Quota(bucket=LocalBucket(rate=1.0, clock=clock), limit=100, clock=clock, tasks=tasks)
     start = clock.monotonic()
-    places = [quota.join(caller) for caller in crowd]
+    places = [quota.join(caller, float("inf")) for caller in crowd]
     expected = [place.expected_wait() for place in places]
     turns: dict[int, float] = {}
 
@@ -145,7 +145,7 @@ async def test_a_full_line_refuses_the_greedy_and_makes_room_for_the_modest(cloc
     await settle()
 
     with pytest.raises(QuotaQueueFull) as told:
-        line.quota.join("alice")
+        line.quota.join("alice", float("inf"))
     modest = line.join("bob")
     await clock.advance(2)
 

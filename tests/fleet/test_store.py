@@ -1,0 +1,263 @@
+"""The store by itself, at a real Redis: what replicas ask and tell, and what they make of dishonest answers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from keybroker.clock import SystemClock
+from keybroker.errors import QuotaQueueFull
+from keybroker.fleet import Fleet, FleetBucket
+from keybroker.metrics import Metrics
+from keybroker.model import ParameterSet, SecretBytes, Slot, Wrapping, WrappingAlgorithm, WrappingKeySpec
+from keybroker.quota import LocalBucket, Quota
+from keybroker.seal import Seal
+from keybroker.settings import StoreSettings
+from keybroker.store import Store, StoreAway
+from keybroker.store_client import connect
+from keybroker.tasks import Tasks
+from tests.fake_kms import key_arn
+from tests.kms_wrapping import next_wrapping_key, spki
+from tests.redis_server import RedisServer, redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+KEY = bytes(range(32))
+ACCOUNT, REGION = "111122223333", "us-east-1"
+
+
+class Replica:
+    """One replica's view of the store."""
+
+    def __init__(self, url: str, name: str, tasks: Tasks, **settings: Any) -> None:
+        self.clock = SystemClock()
+        self.tasks = tasks
+        self.client = connect(StoreSettings(url=url, seal_keys=("unused",), fleet_size=3, **settings))
+        self.metrics = Metrics()
+        self.store = Store(
+            client=self.client, seal=Seal([KEY]), replica=name, clock=self.clock, tasks=tasks, metrics=self.metrics
+        )
+        self.fleet = Fleet(store=self.store, clock=self.clock, tasks=tasks)
+
+    def quota(self, rate: float, fleet_size: int = 3) -> Quota:
+        share = LocalBucket(rate=rate / fleet_size, clock=self.clock)
+        bucket = FleetBucket(
+            store=self.store, account=ACCOUNT, region=REGION, rate=rate, share=share,
+            fleet_size=fleet_size, clock=self.clock, tasks=self.tasks,
+        )  # fmt: skip
+        return Quota(bucket=bucket, limit=1000, clock=self.clock, tasks=self.tasks)
+
+
+@asynccontextmanager
+async def replicas(url: str, count: int = 2, **settings: Any) -> AsyncIterator[list[Replica]]:
+    """Replicas that listen to each other."""
+    tasks = Tasks()
+    made = [Replica(url, f"replica{n}", tasks, **settings) for n in range(count)]
+    listening = [asyncio.create_task(replica.store.listen()) for replica in made]
+    try:
+        yield made
+    finally:
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+        await tasks.drain(0)
+        for replica in made:
+            await replica.client.aclose()
+
+
+async def a_set(number: int = 1, token: bytes = b"token") -> ParameterSet:
+    """A set as KMS would issue it."""
+    wrapping = Wrapping(algorithm=WrappingAlgorithm.RSAES_OAEP_SHA_256, key_spec=WrappingKeySpec.RSA_2048)
+    return ParameterSet(
+        slot=Slot(key=key_arn(number), wrapping=wrapping),
+        public_key=spki(await next_wrapping_key(2048)),
+        import_token=SecretBytes(token),
+        valid_to=SystemClock().now() + timedelta(hours=24),
+        aws_request_id="request",
+    )
+
+
+async def exchange(first: Replica, second: Replica) -> None:
+    """Everything one replica tells another: a set, its end, a lease, a token."""
+    parameters = await a_set()
+    await first.store.keep(parameters, supersede=True)
+    found = await second.store.find(parameters.slot)
+    assert found is not None
+    assert found.public_key == parameters.public_key
+
+    await second.fleet.end(parameters.slot.key, parameters.import_token)
+    assert await first.store.ended(parameters)
+    assert await first.store.find(parameters.slot) is None
+
+    assert await first.store.take_lease(parameters.slot) is None
+    assert await second.store.take_lease(parameters.slot) is not None
+    await first.store.release_lease(parameters.slot)
+    assert await second.store.take_lease(parameters.slot) is None
+
+    tokens = [
+        await replica.store.reserve(ACCOUNT, REGION, interval=1.0, guard=0.0, longest=10.0)
+        for replica in (first, second, first)
+    ]
+    assert [round(token.wait) for token in tokens] == [0, 1, 2]
+    assert tokens[-1].replicas == 2
+
+
+async def test_one_server() -> None:
+    """Plain Redis."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        await exchange(first, second)
+
+
+async def test_a_cluster() -> None:
+    """A cluster, of one node: names that belong together are in one slot, and scripts touch no others."""
+    async with redis_server("--cluster-enabled", "yes") as redis:
+        async with redis.client() as client:
+            await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
+                await asyncio.sleep(0.05)
+        async with replicas(redis.url.replace("redis://", "redis+cluster://")) as (first, second):
+            await exchange(first, second)
+
+
+async def test_sentinel(tmp_path: Path) -> None:
+    """Sentinel names the server to ask."""
+    async with redis_server() as redis:
+        config = tmp_path / "sentinel.conf"
+        config.write_text(f"sentinel monitor keybroker 127.0.0.1 {redis.port} 1\n")
+        sentinel = RedisServer(tmp_path, ())
+        process = await asyncio.create_subprocess_exec(
+            *("redis-server", str(config), "--sentinel", "--port", str(sentinel.port), "--bind", "127.0.0.1"),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(10):
+                while not await sentinel._answers():
+                    await asyncio.sleep(0.02)
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/keybroker"
+            async with replicas(url) as (first, second):
+                await exchange(first, second)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def test_a_user_of_few_rights(tmp_path: Path) -> None:
+    """The ACL docs/fleet.md gives suffices; the password comes from a file."""
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    rights = (
+        "~keybroker:* &keybroker:* +get +set +del +exists +hget +hset +hdel +hgetall +zadd +zscore +zcard"
+        " +zremrangebyscore +pexpire +pttl +publish +subscribe +unsubscribe +eval +evalsha +time +ping +hello +auth"
+    )
+    async with redis_server() as redis:
+        async with redis.client() as client:
+            await client.execute_command("ACL", "SETUSER", "keybroker", "on", ">secret", *rights.split())
+            await client.execute_command("ACL", "SETUSER", "default", "off")
+        settings: dict[str, Any] = {"username": "keybroker", "password_file": str(password)}
+        async with replicas(redis.url, **settings) as (first, second):
+            await exchange(first, second)
+
+
+async def test_a_newer_set_ends_the_older_everywhere() -> None:
+    """Also those the store has never seen, and by a set that is kept for nobody."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        unseen, kept, exclusive = [await a_set(token=token) for token in (b"unseen", b"kept", b"exclusive")]
+
+        await first.store.keep(kept, supersede=True)
+        after_kept = [await second.store.ended(each) for each in (unseen, kept)]
+        await first.store.supersede(exclusive.slot.key, "0" * 32)
+        after_exclusive = [await second.store.ended(each) for each in (unseen, kept)]
+
+    assert after_kept == [True, False]
+    assert after_exclusive == [True, True]
+
+
+async def test_tokens_too_late_for_anyone_are_left_to_others() -> None:
+    """40 replicas whose callers wait half a second at most: those refused take no token, and none is lost."""
+    rate, seconds = 20.0, 4.0
+    spent = 0
+    async with redis_server() as redis, replicas(redis.url, 40) as made:
+        for replica in made:  # 40 connections made at once take longer than the store's time-out here
+            await replica.client.ping()
+        quotas = [replica.quota(rate, fleet_size=40) for replica in made]
+        clock = SystemClock()
+        end = clock.monotonic() + seconds
+
+        async def caller(quota: Quota) -> None:
+            nonlocal spent
+            while clock.monotonic() < end:
+                place = quota.join("caller", clock.monotonic() + 0.5)
+                try:
+                    await place.lined_up()
+                    if place.expected_wait() <= 0.5:
+                        async with asyncio.timeout(0.6):
+                            await place.turn()
+                        spent += 1
+                    else:
+                        quota.leave(place)
+                        await asyncio.sleep(0.05)
+                except (QuotaQueueFull, TimeoutError):
+                    pass
+
+        await asyncio.gather(*(caller(quota) for quota in quotas))
+
+    alone = sum(replica.metrics.registry.get_sample_value("keybroker_store_failures_total") or 0 for replica in made)
+    print(f"{alone:.0f} exchanges failed; {spent} of {rate * seconds:.0f} tokens were spent by 40 replicas")
+    assert rate * seconds * 0.7 <= spent <= rate * (seconds + 0.5) + 2 + alone
+
+
+async def test_poison_in_the_quota_or_a_lease_stops_nobody() -> None:
+    """A token in the year 2255 makes the replica use its own share; a lease without an end is taken over."""
+    async with redis_server() as redis, replicas(redis.url) as (first, _):
+        parameters = await a_set()
+        await first.store.reserve(ACCOUNT, REGION, interval=1.0, guard=0.0, longest=10.0)
+        await first.store.take_lease(parameters.slot)
+        async with redis.client() as client:
+            for name in await client.keys("*"):
+                if name.endswith(b":quota"):
+                    await client.set(name, "9" * 15 + "000")
+                if b":lease:" in name:
+                    await client.set(name, "mallory inf")
+        quota = first.quota(rate=100.0)
+        place = quota.join("caller", first.clock.monotonic() + 5)
+        async with asyncio.timeout(5):
+            await place.turn()
+        lease = await first.store.take_lease(parameters.slot)
+
+    assert lease is None
+
+
+async def test_a_store_that_goes_is_left_alone_and_found_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Failures are quick, told once, counted; and its return is noticed without a restart."""
+    async with redis_server() as redis, replicas(redis.url, 1) as (replica,):
+        parameters = await a_set()
+        await replica.store.keep(parameters, supersede=True)
+        await redis.kill()
+        for _ in range(20):
+            with pytest.raises(StoreAway):
+                await replica.store.find(parameters.slot)
+        ended_alone = await replica.fleet.ended(parameters)
+        await replica.fleet.end(parameters.slot.key, parameters.import_token)
+        away = replica.metrics.registry.get_sample_value("keybroker_store_away")
+        failures = replica.metrics.registry.get_sample_value("keybroker_store_failures_total")
+        await redis.start()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    if await replica.store._ask_ended([parameters]) == [True]:
+                        break
+                except StoreAway:
+                    pass
+                await asyncio.sleep(0.1)
+
+    assert not ended_alone
+    assert away == 1
+    assert failures is not None
+    assert failures < 20
+    assert sum("store is away" in record.getMessage() for record in caplog.records) == 1
