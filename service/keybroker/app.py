@@ -250,7 +250,7 @@ class App:
         # Imported here: whoever runs no fleet need not have redis, nor pay for its import.
         from keybroker.seal import Seal, SealError, read_key  # noqa: PLC0415
         from keybroker.store import Store  # noqa: PLC0415
-        from keybroker.store_client import connect  # noqa: PLC0415
+        from keybroker.store_client import connected  # noqa: PLC0415
 
         keys = []
         for path in settings.seal_keys:
@@ -261,10 +261,9 @@ class App:
             except SealError as error:
                 raise errors.StartError(f"store.seal_keys: {path}: {error}") from error
         try:
-            client = connect(settings)
+            client = await self._clients.enter_async_context(connected(settings))
         except OSError as error:
             raise errors.StartError(f"store.password_file: cannot be read: {error.strerror}") from error
-        self._clients.push_async_callback(client.aclose)
         self._store = Store(
             client=client,
             seal=Seal(keys),
@@ -334,6 +333,7 @@ class App:
     async def _drain(self) -> None:
         if self._listening:
             self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         await self._health.enter_graceful_shutdown()
         stopping = [asyncio.create_task(server.stop(DRAIN)) for server in self._servers]
         await asyncio.sleep(NEWS)

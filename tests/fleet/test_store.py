@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from keybroker.quota import LocalBucket, Quota
 from keybroker.seal import Seal
 from keybroker.settings import StoreSettings
 from keybroker.store import Store, StoreAway
-from keybroker.store_client import connect
+from keybroker.store_client import connected
 from keybroker.tasks import Tasks
 from tests.fake_kms import key_arn
 from tests.kms_wrapping import next_wrapping_key, spki
@@ -35,10 +35,10 @@ ACCOUNT, REGION = "111122223333", "us-east-1"
 class Replica:
     """One replica's view of the store."""
 
-    def __init__(self, url: str, name: str, tasks: Tasks, **settings: Any) -> None:
+    def __init__(self, client: Any, name: str, tasks: Tasks) -> None:
         self.clock = SystemClock()
         self.tasks = tasks
-        self.client = connect(StoreSettings(url=url, seal_keys=("unused",), fleet_size=3, **settings))
+        self.client = client
         self.metrics = Metrics()
         self.store = Store(
             client=self.client, seal=Seal([KEY]), replica=name, clock=self.clock, tasks=tasks, metrics=self.metrics
@@ -58,17 +58,18 @@ class Replica:
 async def replicas(url: str, count: int = 2, **settings: Any) -> AsyncIterator[list[Replica]]:
     """Replicas that listen to each other."""
     tasks = Tasks()
-    made = [Replica(url, f"replica{n}", tasks, **settings) for n in range(count)]
-    listening = [asyncio.create_task(replica.store.listen()) for replica in made]
-    try:
-        yield made
-    finally:
-        for task in listening:
-            task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
-        await tasks.drain(0)
-        for replica in made:
-            await replica.client.aclose()
+    store = StoreSettings(url=url, seal_keys=("unused",), fleet_size=3, **settings)
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(store)) for _ in range(count)]
+        made = [Replica(client, f"replica{n}", tasks) for n, client in enumerate(clients)]
+        listening = [asyncio.create_task(replica.store.listen()) for replica in made]
+        try:
+            yield made
+        finally:
+            for task in listening:
+                task.cancel()
+            await asyncio.gather(*listening, return_exceptions=True)
+            await tasks.drain(0)
 
 
 async def a_set(number: int = 1, token: bytes = b"token") -> ParameterSet:
