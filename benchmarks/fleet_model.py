@@ -42,7 +42,8 @@ LOOK = 1  # is there a set?
 TO_START = 4  # look, take the lease, tell the wait, look again
 TO_RESERVE = 1
 TO_FINISH = 2  # keep the set and tell, free the lease and tell
-TO_FOLLOW = 3  # look, try the lease, read its holder's wait; again every second
+TO_FOLLOW = 2  # look, try the lease; again when it would have run out, had it not been renewed
+FOLLOWED_EVERY = 2.5  # seconds: a lease of 3 s that is renewed every second has between 2 and 3 left
 TO_REFUSE = TO_START + TO_RESERVE + 1  # free the lease
 TO_END = 1  # an import's mark
 EXTRA_FOR_FETCH = TO_START + TO_RESERVE + TO_FINISH - HIT
@@ -262,7 +263,7 @@ class Simulation:
         self.counts.leases -= 1
         self.counts.round_trips += TO_FINISH + math.floor(self.now - fetch.since)  # the lease is renewed every second
         for since in fetch.followers.values():
-            self.counts.followed += TO_FOLLOW * (1 + math.floor(self.now - since)) + LOOK + HIT
+            self.counts.followed += TO_FOLLOW * (1 + math.floor((self.now - since) / FOLLOWED_EVERY)) + LOOK + HIT
         self.counts.messages += NEWS_OF_FETCH * self.fleet.replicas
         for ask in fetch.asks:
             if self._sets.get((fetch.scope, fetch.key)) is new:
