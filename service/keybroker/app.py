@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,21 +14,16 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from keybroker import aws, errors, listeners
+from keybroker import errors, listeners
 from keybroker.audit import Audit
-from keybroker.broker import Broker, Region
+from keybroker.build import Ground, build_broker, open_store, policy_of
 from keybroker.certificates import Certificates
-from keybroker.grants import grants_of
 from keybroker.home import find_home
 from keybroker.interceptors import LONGEST_DEADLINE, Interceptor
-from keybroker.keys import Keys
-from keybroker.kms import CALL_LIMIT, AwsKms
+from keybroker.kms import CALL_LIMIT
 from keybroker.limits import RateLimit
 from keybroker.metrics import Metrics
 from keybroker.ops import ops_server
-from keybroker.parameters import Parameters
-from keybroker.policy import Policy
-from keybroker.quota import Bucket, LocalBucket, Quota
 from keybroker.reflection import SERVICE, add_reflection
 from keybroker.servicer import KeyImportServicer
 from keybroker.settings import SettingsError
@@ -39,9 +33,9 @@ from keyimport.v1 import key_import_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keybroker.broker import Broker
     from keybroker.clock import Clock
-    from keybroker.model import Home
-    from keybroker.settings import Listener, Settings, StoreSettings
+    from keybroker.settings import Listener, Settings
     from keybroker.store import Store
 
 _log = logging.getLogger(__name__)
@@ -80,19 +74,21 @@ class App:
         self._settings = settings
         self._clock = clock
         self._reload_settings = reload
-        self._call_limit = call_limit
         self._certificate_check = certificate_check
-        self._tasks = Tasks()
-        self._clients = AsyncExitStack()
+        self._ground = Ground(
+            settings=settings,
+            clock=clock,
+            tasks=Tasks(),
+            metrics=Metrics(),
+            clients=AsyncExitStack(),
+            call_limit=call_limit,
+        )
         self._servers: list[grpc.aio.Server] = []
         self._interceptors: list[Interceptor] = []
         self._certificates: list[Certificates] = []
         self._health = health_aio.HealthServicer()
         self._requests = RateLimit(
             rate=settings.limits.requests_per_second, burst=2 * settings.limits.requests_per_second, clock=clock
-        )
-        self._lookups = RateLimit(
-            rate=settings.limits.lookups_per_second, burst=20 * settings.limits.lookups_per_second, clock=clock
         )
         self._broker: Broker | None = None
         self._not_ready: errors.BrokerError = errors.KmsUnavailable("starting", retry_after=1.0)
@@ -101,7 +97,6 @@ class App:
         self._listening: asyncio.Task[None] | None = None
         self.ports: list[int] = []
         self.ops_port: int | None = None
-        self.metrics = Metrics()
 
     async def serve(self) -> None:
         """Listens at once, becomes ready when AWS lets it, and returns when it has been stopped and has drained.
@@ -118,17 +113,20 @@ class App:
         except OSError as error:
             raise errors.StartError(f"audit.file: cannot be opened to append: {error.strerror}") from error
         try:
-            async with self._clients:
+            async with self._ground.clients:
                 await self._set_health(serving=False)
                 try:
-                    if self._settings.store:
-                        await self._open_store(self._settings.store)
+                    self._store = await open_store(self._ground)
+                    if self._store:
+                        self._listening = asyncio.create_task(self._store.listen())
                     self._bind_all()
                     if self._settings.ops:
                         host, port = self._settings.ops.host_and_port
-                        server = ops_server(host, port, metrics=self.metrics, ready=lambda: self._broker is not None)
+                        server = ops_server(
+                            host, port, metrics=self._ground.metrics, ready=lambda: self._broker is not None
+                        )
                         try:
-                            self.ops_port = await self._clients.enter_async_context(server)
+                            self.ops_port = await self._ground.clients.enter_async_context(server)
                         except OSError as error:
                             raise errors.StartError(f"ops.address: cannot be had: {error.strerror}") from error
                     loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -163,7 +161,7 @@ class App:
             return
         self._settings = self._settings.model_copy(update={"policy": settings.policy, "callers": settings.callers})
         if self._broker:
-            self._broker.policy = _policy(self._settings)
+            self._broker.policy = policy_of(self._settings)
         _log.info("policy and callers reloaded", extra={"config_version": self._settings.version})
         if settings != self._settings:
             _log.warning("the settings file has other changes, which need a restart")
@@ -222,7 +220,7 @@ class App:
     def _certificates_of(self, index: int, listener: Listener) -> Certificates | None:
         if listener.tls is None:
             return None
-        certificates = Certificates(listener.tls, path=f"listeners[{index}].tls", metrics=self.metrics)
+        certificates = Certificates(listener.tls, path=f"listeners[{index}].tls", metrics=self._ground.metrics)
         self._certificates.append(certificates)
         return certificates
 
@@ -237,7 +235,7 @@ class App:
         while self._broker is None:
             try:
                 home = await find_home(self._settings.kms)
-                self._broker = await self._build(home)
+                self._broker = await build_broker(self._ground, home, self._store)
             except (errors.KmsUnavailable, errors.BrokerCredentials) as error:
                 self._not_ready = error
                 _log.warning("not ready", extra={"reason": error.reason, "cause": error.__cause__})
@@ -245,85 +243,6 @@ class App:
                 delay = min(delay * 2, 30.0)
         await self._set_health(serving=True)
         _log.info("serving", extra={"account": home.account, "partition": home.partition, "regions": home.regions})
-
-    async def _open_store(self, settings: StoreSettings) -> None:
-        # Imported here: whoever runs no fleet need not have redis, nor pay for its import.
-        from keybroker.seal import Seal, SealError, read_key  # noqa: PLC0415
-        from keybroker.store import Store  # noqa: PLC0415
-        from keybroker.store_client import connected  # noqa: PLC0415
-
-        keys = []
-        for path in settings.seal_keys:
-            try:
-                keys.append(read_key(Path(path).read_bytes().decode(errors="replace")))  # noqa: ASYNC240 -- at start
-            except OSError as error:
-                raise errors.StartError(f"store.seal_keys: {path} cannot be read: {error.strerror}") from error
-            except SealError as error:
-                raise errors.StartError(f"store.seal_keys: {path}: {error}") from error
-        try:
-            client = await self._clients.enter_async_context(connected(settings))
-        except OSError as error:
-            raise errors.StartError(f"store.password_file: cannot be read: {error.strerror}") from error
-        self._store = Store(
-            client=client,
-            seal=Seal(keys),
-            replica=secrets.token_hex(8),
-            clock=self._clock,
-            tasks=self._tasks,
-            metrics=self.metrics,
-        )
-        self._listening = asyncio.create_task(self._store.listen())
-
-    async def _build(self, home: Home) -> Broker:
-        settings = self._settings
-        return Broker(
-            home=home,
-            policy=_policy(settings),
-            regions={region: await self._build_region(region, home.account) for region in home.regions},
-            clock=self._clock,
-            tasks=self._tasks,
-            min_remaining=settings.parameters.min_remaining,
-            reuse_until_expiry=settings.parameters.reuse == "until-expiry",
-        )
-
-    async def _build_region(self, region: str, account: str) -> Region:
-        settings, clock, tasks = self._settings, self._clock, self._tasks
-        client = await self._clients.enter_async_context(
-            aws.client("kms", region=region, endpoint=settings.kms.endpoint)
-        )
-        max_entries = settings.parameters.max_entries
-        kms = AwsKms(client=client, clock=clock, call_limit=self._call_limit)
-        keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=self._lookups, max_entries=max_entries)
-        rate = settings.kms.requests_per_second
-        bucket: Bucket = LocalBucket(rate=rate, clock=clock)
-        fleet = None
-        if self._store and settings.store:
-            from keybroker.fleet import Fleet, FleetBucket  # noqa: PLC0415 -- only where there is a fleet
-
-            share = LocalBucket(rate=rate / settings.store.fleet_size, clock=clock)
-            bucket = FleetBucket(
-                store=self._store,
-                account=account,
-                region=region,
-                rate=rate,
-                share=share,
-                fleet_size=settings.store.fleet_size,
-                clock=clock,
-                tasks=tasks,
-            )
-            fleet = Fleet(store=self._store, clock=clock, tasks=tasks)
-        quota = Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks)
-        parameters = Parameters(
-            kms=kms,
-            quota=quota,
-            keys=keys,
-            clock=clock,
-            tasks=tasks,
-            max_entries=max_entries,
-            supersede=settings.parameters.supersede,
-            fleet=fleet,
-        )
-        return Region(kms=kms, keys=keys, parameters=parameters)
 
     async def _set_health(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -344,17 +263,5 @@ class App:
             for call in interceptor.watching:
                 call.cancel()
         await asyncio.gather(*stopping)
-        await self._tasks.drain(self._call_limit)
+        await self._ground.tasks.drain(self._ground.call_limit)
         _log.info("stopped")
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        algorithms=frozenset(settings.policy.wrapping_algorithms),
-        key_specs=frozenset(settings.policy.wrapping_key_specs),
-        grants=grants_of(
-            [(caller.id, caller.keys, caller.operations) for caller in settings.callers],
-            local_callers={listener.caller for listener in settings.listeners if listener.caller},
-        ),
-        version=settings.version,
-    )

@@ -15,9 +15,9 @@ from keybroker.store import LEASE, StoreAway, set_id
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from keybroker.bucket import LocalBucket
     from keybroker.clock import Clock
     from keybroker.model import KeyArn, ParameterSet, Slot
-    from keybroker.quota import LocalBucket
     from keybroker.store import Store
     from keybroker.tasks import Tasks
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from keybroker.bucket import LocalBucket
 from keybroker.clock import SystemClock
 from keybroker.errors import QuotaQueueFull
 from keybroker.fleet import Fleet, FleetBucket
 from keybroker.metrics import Metrics
 from keybroker.model import ParameterSet, SecretBytes, Slot, Wrapping, WrappingAlgorithm, WrappingKeySpec
-from keybroker.quota import LocalBucket, Quota
+from keybroker.quota import Quota
 from keybroker.seal import Seal
 from keybroker.settings import StoreSettings
 from keybroker.store import Store, StoreAway

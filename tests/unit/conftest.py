@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from keybroker.broker import Broker, Region
+from keybroker.bucket import LocalBucket
 from keybroker.grants import grants_of
 from keybroker.keys import Keys
 from keybroker.limits import RateLimit
 from keybroker.model import Caller, ParametersRequest, Sharing, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
-from keybroker.quota import LocalBucket, Quota
+from keybroker.quota import Quota
 from keybroker.tasks import Tasks
 from tests.clock import FakeClock
 from tests.fake_kms import HOME, FakeKms

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keybroker.bucket import LocalBucket
 from keybroker.errors import QuotaQueueFull
-from keybroker.quota import SLOW_DOWN, LocalBucket, Quota
+from keybroker.quota import SLOW_DOWN, Quota
 from tests.clock import settle
 
 if TYPE_CHECKING:

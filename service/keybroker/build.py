@@ -1,0 +1,162 @@
+"""The broker built from its settings, in the order its parts depend on each other."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keybroker import aws
+from keybroker.broker import Broker, Region
+from keybroker.bucket import LocalBucket
+from keybroker.errors import StartError
+from keybroker.grants import grants_of
+from keybroker.keys import Keys
+from keybroker.kms import AwsKms
+from keybroker.limits import RateLimit
+from keybroker.parameters import Parameters
+from keybroker.policy import Policy
+from keybroker.quota import Quota
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from keybroker.bucket import Bucket
+    from keybroker.clock import Clock
+    from keybroker.fleet import Fleet
+    from keybroker.metrics import Metrics
+    from keybroker.model import Home
+    from keybroker.settings import Settings
+    from keybroker.store import Store
+    from keybroker.tasks import Tasks
+
+_LOOKUPS_AT_ONCE = 20
+"""Seconds' worth of look-ups that a caller may ask for at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What every part stands on.
+
+    Attributes:
+        settings: the whole file, as it was at start.
+        clock: the only source of time.
+        tasks: the broker's own work.
+        metrics: the process's.
+        clients: closes connections when the broker ends.
+        call_limit: seconds that one call to KMS may take.
+    """
+
+    settings: Settings
+    clock: Clock
+    tasks: Tasks
+    metrics: Metrics
+    clients: AsyncExitStack
+    call_limit: float
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The rules of the settings."""
+    return Policy(
+        algorithms=frozenset(settings.policy.wrapping_algorithms),
+        key_specs=frozenset(settings.policy.wrapping_key_specs),
+        grants=grants_of(
+            [(caller.id, caller.keys, caller.operations) for caller in settings.callers],
+            local_callers={listener.caller for listener in settings.listeners if listener.caller},
+        ),
+        version=settings.version,
+    )
+
+
+async def open_store(ground: Ground) -> Store | None:
+    """The fleet's store, if there is a fleet.
+
+    Raises:
+        StartError: a seal key or the password cannot be had.
+    """
+    settings = ground.settings.store
+    if settings is None:
+        return None
+    # Imported here: whoever runs no fleet need not have redis, nor pay for its import.
+    from keybroker.seal import Seal, SealError, read_key  # noqa: PLC0415
+    from keybroker.store import Store  # noqa: PLC0415
+    from keybroker.store_client import connected  # noqa: PLC0415
+
+    keys = []
+    for path in settings.seal_keys:
+        try:
+            keys.append(read_key(Path(path).read_bytes().decode(errors="replace")))  # noqa: ASYNC240 -- at start
+        except OSError as error:
+            raise StartError(f"store.seal_keys: {path} cannot be read: {error.strerror}") from error
+        except SealError as error:
+            raise StartError(f"store.seal_keys: {path}: {error}") from error
+    try:
+        client = await ground.clients.enter_async_context(connected(settings))
+    except OSError as error:
+        raise StartError(f"store.password_file: cannot be read: {error.strerror}") from error
+    return Store(
+        client=client,
+        seal=Seal(keys),
+        replica=secrets.token_hex(8),
+        clock=ground.clock,
+        tasks=ground.tasks,
+        metrics=ground.metrics,
+    )
+
+
+async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broker:
+    """A broker at home, with a KMS client for each Region."""
+    settings = ground.settings
+    rate = settings.limits.lookups_per_second
+    lookups = RateLimit(rate=rate, burst=_LOOKUPS_AT_ONCE * rate, clock=ground.clock)
+    return Broker(
+        home=home,
+        policy=policy_of(settings),
+        regions={name: await _region(ground, name, home, store, lookups) for name in home.regions},
+        clock=ground.clock,
+        tasks=ground.tasks,
+        min_remaining=settings.parameters.min_remaining,
+        reuse_until_expiry=settings.parameters.reuse == "until-expiry",
+    )
+
+
+async def _region(ground: Ground, name: str, home: Home, store: Store | None, lookups: RateLimit) -> Region:
+    settings, clock, tasks = ground.settings, ground.clock, ground.tasks
+    client = await ground.clients.enter_async_context(aws.client("kms", region=name, endpoint=settings.kms.endpoint))
+    max_entries = settings.parameters.max_entries
+    kms = AwsKms(client=client, clock=clock, call_limit=ground.call_limit)
+    keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
+    bucket, fleet = _shared_or_own(ground, name, home, store)
+    parameters = Parameters(
+        kms=kms,
+        quota=Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks),
+        keys=keys,
+        clock=clock,
+        tasks=tasks,
+        max_entries=max_entries,
+        supersede=settings.parameters.supersede,
+        fleet=fleet,
+    )
+    return Region(kms=kms, keys=keys, parameters=parameters)
+
+
+def _shared_or_own(ground: Ground, region: str, home: Home, store: Store | None) -> tuple[Bucket, Fleet | None]:
+    """Where the Region's tokens come from, and the other replicas if there are any."""
+    settings, clock = ground.settings, ground.clock
+    rate = settings.kms.requests_per_second
+    if store is None or settings.store is None:
+        return LocalBucket(rate=rate, clock=clock), None
+    from keybroker.fleet import Fleet, FleetBucket  # noqa: PLC0415 -- only where there is a fleet
+
+    bucket = FleetBucket(
+        store=store,
+        account=home.account,
+        region=region,
+        rate=rate,
+        share=LocalBucket(rate=rate / settings.store.fleet_size, clock=clock),
+        fleet_size=settings.store.fleet_size,
+        clock=clock,
+        tasks=ground.tasks,
+    )
+    return bucket, Fleet(store=store, clock=clock, tasks=ground.tasks)
