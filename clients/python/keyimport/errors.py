@@ -15,7 +15,7 @@ KeyImportError                   everything below, and reasons newer than this l
   KeyMaterialRefused             other key material, or wrapped otherwise
     KeyMaterialMismatch  KeyMaterialUnreadable
   TryLater                       the same request can succeed after `retry_after`
-    QuotaWaitExceedsDeadline  QuotaQueueFull  KmsThrottled  KmsUnavailable  BrokerCredentials
+    QuotaWaitExceedsDeadline  QuotaQueueFull  CallerRateExceeded  KmsThrottled  KmsUnavailable  BrokerCredentials
   OutcomeUnknown                 look at the key before trying again
   BrokerFault                    the broker's operators must act; `correlation_id` is for them
     KmsDeniedBroker  KmsBadResponse  Internal
@@ -202,6 +202,10 @@ class TryLater(KeyImportError):
 
 class QuotaWaitExceedsDeadline(TryLater, reason="QUOTA_WAIT_EXCEEDS_DEADLINE"):
     """The wait for KMS's quota is longer than the request's timeout."""
+
+
+class CallerRateExceeded(TryLater, reason="CALLER_RATE_EXCEEDED"):
+    """This caller sends more requests, or asks for more new keys, than its share."""
 
 
 class QuotaQueueFull(TryLater, reason="QUOTA_QUEUE_FULL"):
