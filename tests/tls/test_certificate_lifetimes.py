@@ -87,7 +87,9 @@ class Bench:
     @property
     def failures(self) -> float:
         """Changes of the files that the broker says it could not use."""
-        counted: float = self.broker.app._ground.metrics.certificate_reload_failures.labels(listener=LISTENER)._value.get()
+        counted: float = self.broker.app._ground.metrics.certificate_reload_failures.labels(
+            listener=LISTENER
+        )._value.get()
         return counted
 
     def channel(self, client: Identity, cache: Any = None) -> grpc.aio.Channel:
