@@ -79,6 +79,7 @@ class App:
             settings=settings,
             clock=clock,
             tasks=Tasks(),
+            changes=Tasks(),
             metrics=Metrics(),
             clients=AsyncExitStack(),
             call_limit=call_limit,
@@ -263,5 +264,6 @@ class App:
             for call in interceptor.watching:
                 call.cancel()
         await asyncio.gather(*stopping)
-        await self._ground.tasks.drain(self._ground.call_limit)
+        await self._ground.changes.drain(self._ground.call_limit)
+        await self._ground.tasks.drain(0)
         _log.info("stopped")

@@ -42,7 +42,8 @@ class Ground:
     Attributes:
         settings: the whole file, as it was at start.
         clock: the only source of time.
-        tasks: the broker's own work.
+        tasks: the broker's own work, which ends with it.
+        changes: imports and deletes, which the broker's end waits for.
         metrics: the process's.
         clients: closes connections when the broker ends.
         call_limit: seconds that one call to KMS may take.
@@ -51,6 +52,7 @@ class Ground:
     settings: Settings
     clock: Clock
     tasks: Tasks
+    changes: Tasks
     metrics: Metrics
     clients: AsyncExitStack
     call_limit: float
@@ -115,7 +117,7 @@ async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broke
         policy=policy_of(settings),
         regions={name: await _region(ground, name, home, store, lookups) for name in home.regions},
         clock=ground.clock,
-        tasks=ground.tasks,
+        tasks=ground.changes,
         min_remaining=settings.parameters.min_remaining,
         reuse_until_expiry=settings.parameters.reuse == "until-expiry",
     )

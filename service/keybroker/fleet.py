@@ -38,7 +38,7 @@ class Fleet:
         self._store = store
         self._clock = clock
         self._tasks = tasks
-        self._renewals: dict[Slot, asyncio.Task[None]] = {}
+        self._renewals: dict[KeyArn, asyncio.Task[None]] = {}
 
     async def look(
         self,
@@ -50,7 +50,8 @@ class Fleet:
     ) -> ParameterSet | None:
         """The slot's set from another replica, waiting for one that is fetching it; None if it is this one's to fetch.
 
-        In that case the others wait until `release`.
+        The lease is the key's and not the slot's: of two sets of a key issued at once, nobody could tell the newer. The
+        others wait until `release`.
 
         Args:
             slot: the slot.
@@ -61,11 +62,11 @@ class Fleet:
         give_up = self._clock.monotonic() + _LONGEST_SILENCE
         try:
             while True:
-                news = self._store.news(slot)
+                news = self._store.news(slot.key)
                 found = await self._store.find(slot)
                 if found and usable(found):
                     return found
-                held = await self._store.take_lease(slot)
+                held = await self._store.take_lease(slot.key)
                 if held is None:
                     break
                 if held.expected_wait:
@@ -76,18 +77,18 @@ class Fleet:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(held.expires_in + 0.05):
                         await news.wait()
-            self._renewals[slot] = self._tasks.start(self._renew(slot, expected))
+            self._renewals[slot.key] = self._tasks.start(self._renew(slot.key, expected))
             found = await self._store.find(slot)  # it may have come just before the lease did
         except StoreAway:
             return None
         return found if found and usable(found) else None
 
-    async def release(self, slot: Slot) -> None:
-        """Lets the others go on."""
-        if renewal := self._renewals.pop(slot, None):
+    async def release(self, key: KeyArn) -> None:
+        """Lets the others go on; to be called after `look` however it ended."""
+        if renewal := self._renewals.pop(key, None):
             renewal.cancel()
             with suppress(StoreAway):
-                await self._store.release_lease(slot)
+                await self._store.release_lease(key)
 
     async def ended(self, parameters: ParameterSet) -> bool:
         """Whether any replica has ended a set; as far as this one has heard, while the store is away."""
@@ -124,10 +125,10 @@ class Fleet:
                 return await telling()
         return None
 
-    async def _renew(self, slot: Slot, expected: Callable[[], float]) -> None:
+    async def _renew(self, key: KeyArn, expected: Callable[[], float]) -> None:
         while True:
             with suppress(StoreAway):
-                await self._store.renew_lease(slot, expected())
+                await self._store.renew_lease(key, expected())
             await self._clock.sleep(LEASE / 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -14,6 +15,8 @@ from keybroker.lru import Lru
 from keybroker.model import Source
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from keybroker.clock import Clock
     from keybroker.fleet import Fleet
     from keybroker.keys import Keys
@@ -245,34 +248,38 @@ class Parameters:
 
     async def _fetch(self, fetch: _Fetch) -> _Entry:
         """The slot's new set: from another replica, or from KMS."""
-        slot = fetch.slot
-        async with self._issuing_one(slot.key):
+        async with self._issuing_one(fetch.slot.key):
             entry = await self._from_fleet(fetch)
             if entry is None:
-                try:
-                    entry = await self._from_kms(fetch)
-                    if self._fleet:
-                        await self._fleet.keep(entry.parameters, supersede=self._supersede)
-                finally:
-                    if self._fleet:
-                        await self._fleet.release(slot)
-            if self._fetches.get(slot) is fetch:
-                self._entries[slot] = entry
+                entry = await self._from_kms(fetch)
+                if self._fleet:
+                    await self._fleet.keep(entry.parameters, supersede=self._supersede)
+            if self._fetches.get(fetch.slot) is fetch:
+                self._entries[fetch.slot] = entry
             return entry
 
     async def _fetch_exclusive(self, fetch: _Fetch) -> _Entry:
         """A set from KMS that is kept nowhere."""
         async with self._issuing_one(fetch.slot.key):
+            await self._from_fleet(fetch, exclusive=True)
             entry = await self._from_kms(fetch)
             if self._fleet and self._supersede:
                 await self._fleet.supersede(fetch.slot.key, entry.parameters)
             return entry
 
-    def _issuing_one(self, key: KeyArn) -> asyncio.Lock:
+    @asynccontextmanager
+    async def _issuing_one(self, key: KeyArn) -> AsyncIterator[None]:
         """KMS may end a key's older sets when it issues a newer one: one at a time, so that the newer one is known."""
-        return self._issuing.setdefault(key, asyncio.Lock())
+        lock = self._issuing.setdefault(key, asyncio.Lock())
+        async with lock:
+            try:
+                yield
+            finally:
+                if self._fleet:
+                    await self._fleet.release(key)
 
-    async def _from_fleet(self, fetch: _Fetch) -> _Entry | None:
+    async def _from_fleet(self, fetch: _Fetch, *, exclusive: bool = False) -> _Entry | None:
+        """Another replica's set, unless it must be one of our own; None if the key is now this replica's to ask for."""
         if self._fleet is None:
             return None
 
@@ -282,7 +289,8 @@ class Parameters:
                 fetch.lined_up.set_result(None)
 
         def usable(parameters: ParameterSet) -> bool:
-            return self._remaining(self._entry(parameters, Source.STORE)) >= fetch.min_remaining
+            enough = self._remaining(self._entry(parameters, Source.STORE)) >= fetch.min_remaining
+            return enough and not exclusive
 
         found = await self._fleet.look(
             fetch.slot, usable=usable, told=told, expected=lambda: self._expected_wait(fetch)

@@ -44,6 +44,8 @@ _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _ENDED_REMEMBERED = 100_000
 _LONGEST_TOLD_WAIT = 24 * 3600.0
 _ID_LENGTH = 32
+_QUIET = 30.0
+"""Seconds without a refused write after which writes are taken again; a full store takes some and refuses others."""
 _CHANNEL = "keybroker:events"
 
 
@@ -104,6 +106,7 @@ class Store:
         self._away_until = 0.0
         self._away = False
         self._refusing = False
+        self._refused_at = 0.0
         self._ended: Lru[str, None] = Lru(_ENDED_REMEMBERED)
         self._newest: Lru[str, str] = Lru(_ENDED_REMEMBERED)
         self._news: dict[str, asyncio.Event] = {}
@@ -225,9 +228,9 @@ class Store:
 
     # -- leases
 
-    async def take_lease(self, slot: Slot) -> Held | None:
-        """None if the slot's lease is now this replica's."""
-        answer = await self._script(TAKE, [_lease(slot)], [self._replica, int(LEASE * 1000)])
+    async def take_lease(self, key: KeyArn) -> Held | None:
+        """None if the key's lease is now this replica's."""
+        answer = await self._script(TAKE, [_lease(key)], [self._replica, int(LEASE * 1000)])
         if answer is None:
             return None
         value, rest = answer
@@ -237,17 +240,17 @@ class Store:
             wait = told if 0 <= told <= _LONGEST_TOLD_WAIT else 0.0
         return Held(expected_wait=wait, expires_in=rest / 1000)
 
-    async def renew_lease(self, slot: Slot, expected_wait: float) -> None:
+    async def renew_lease(self, key: KeyArn, expected_wait: float) -> None:
         """Keeps the lease, and tells how long it will take."""
-        await self._script(RENEW, [_lease(slot)], [self._replica, f"{expected_wait:.3f}", int(LEASE * 1000)])
+        await self._script(RENEW, [_lease(key)], [self._replica, f"{expected_wait:.3f}", int(LEASE * 1000)])
 
-    async def release_lease(self, slot: Slot) -> None:
+    async def release_lease(self, key: KeyArn) -> None:
         """Frees the lease for the others, who are told."""
-        await self._script(RELEASE, [_lease(slot)], [self._replica, _CHANNEL, _tag(str(slot.key))])
+        await self._script(RELEASE, [_lease(key)], [self._replica, _CHANNEL, _tag(str(key))])
 
-    def news(self, slot: Slot) -> asyncio.Event:
-        """Set when another replica says something about the slot's key; to be had before the question it may answer."""
-        return self._news.setdefault(_tag(str(slot.key)), asyncio.Event())
+    def news(self, key: KeyArn) -> asyncio.Event:
+        """Set when another replica says something about the key; to be had before the question it may answer."""
+        return self._news.setdefault(_tag(str(key)), asyncio.Event())
 
     async def listen(self) -> None:
         """Hears what other replicas do, for as long as it runs."""
@@ -305,7 +308,7 @@ class Store:
                 return await self._client.eval(script, len(names), *names, *arguments)
 
         answer = await self._ask(run())
-        if self._refusing:
+        if self._refusing and self._clock.monotonic() > self._refused_at + _QUIET:
             self._refusing = False
             _log.warning("the store takes writes again")
         return answer
@@ -320,6 +323,7 @@ class Store:
                 answer = await exchange
         except ResponseError as error:
             self._metrics.store_failures.inc()
+            self._refused_at = self._clock.monotonic()
             if not self._refusing:
                 self._refusing = True
                 _log.error("the store refuses writes: is it full, is a command forbidden?", extra={"cause": error})
@@ -361,8 +365,8 @@ def _ended(key: KeyArn) -> str:
     return f"keybroker:{{{_tag(str(key))}}}:ended"
 
 
-def _lease(slot: Slot) -> str:
-    return f"keybroker:{{{_tag(str(slot.key))}}}:lease:{slot.wrapping}"
+def _lease(key: KeyArn) -> str:
+    return f"keybroker:{{{_tag(str(key))}}}:lease"
 
 
 def _quota(account: str, region: str) -> list[str]:

@@ -80,11 +80,11 @@ local now = time[1] * 1000000 + time[2]
 local interval = tonumber(ARGV[1])
 if redis.call('EXISTS', KEYS[3]) == 1 then interval = interval * 2 end
 local at = tonumber(redis.call('GET', KEYS[1]) or now) or now
-if at < now then at = now end
+if at ~= at or at < now then at = now end
 if at < now + tonumber(ARGV[2]) then at = now + tonumber(ARGV[2]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 2 * interval)
 if at - now > tonumber(ARGV[4]) then
-  return {string.format('%.0f', at - now), redis.call('ZCARD', KEYS[2]), 0}
+  return {string.format('%.0f', math.min(at - now, 1e15)), redis.call('ZCARD', KEYS[2]), 0}
 end
 local life = math.ceil((at + interval - now) / 1000) + 60000
 redis.call('SET', KEYS[1], string.format('%.0f', at + interval), 'PX', life)
@@ -97,7 +97,7 @@ return {string.format('%.0f', at - now), redis.call('ZCARD', KEYS[2]), 1}
 SLOW_DOWN = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local at = tonumber(redis.call('GET', KEYS[1]) or now)
+local at = tonumber(redis.call('GET', KEYS[1]) or now) or now
 if at < now + tonumber(ARGV[1]) then at = now + tonumber(ARGV[1]) end
 redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', math.ceil((at - now) / 1000) + 60000)
 redis.call('SET', KEYS[3], 1, 'PX', ARGV[2])

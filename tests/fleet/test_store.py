@@ -97,10 +97,10 @@ async def exchange(first: Replica, second: Replica) -> None:
     assert await first.store.ended(parameters)
     assert await first.store.find(parameters.slot) is None
 
-    assert await first.store.take_lease(parameters.slot) is None
-    assert await second.store.take_lease(parameters.slot) is not None
-    await first.store.release_lease(parameters.slot)
-    assert await second.store.take_lease(parameters.slot) is None
+    assert await first.store.take_lease(parameters.slot.key) is None
+    assert await second.store.take_lease(parameters.slot.key) is not None
+    await first.store.release_lease(parameters.slot.key)
+    assert await second.store.take_lease(parameters.slot.key) is None
 
     tokens = [
         await replica.store.reserve(ACCOUNT, REGION, interval=1.0, guard=0.0, longest=10.0)
@@ -219,18 +219,18 @@ async def test_poison_in_the_quota_or_a_lease_stops_nobody() -> None:
     async with redis_server() as redis, replicas(redis.url) as (first, _):
         parameters = await a_set()
         await first.store.reserve(ACCOUNT, REGION, interval=1.0, guard=0.0, longest=10.0)
-        await first.store.take_lease(parameters.slot)
+        await first.store.take_lease(parameters.slot.key)
         async with redis.client() as client:
             for name in await client.keys("*"):
                 if name.endswith(b":quota"):
                     await client.set(name, "9" * 15 + "000")
-                if b":lease:" in name:
+                if name.endswith(b":lease"):
                     await client.set(name, "mallory inf")
         quota = first.quota(rate=100.0)
         place = quota.join("caller", first.clock.monotonic() + 5)
         async with asyncio.timeout(5):
             await place.turn()
-        lease = await first.store.take_lease(parameters.slot)
+        lease = await first.store.take_lease(parameters.slot.key)
 
     assert lease is None
 
