@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 REPLICAS = 3
 RATE = 20.0
 COLD_PER_SECOND = 9.0  # three times as many fetches once each replica is on its own: more than the quota gives
+pytestmark = pytest.mark.campaign
+
 CYCLES = times(1, campaign=20)
 FAULT_SECONDS = 1.0
 RECOVERY_SECONDS = 30.0  # of the store, when it is well again; generous
