@@ -74,6 +74,109 @@ def test_each_kind_of_key_is_wrapped_by_what_aws_lists(key_spec: str) -> None:
         assert chosen == (Wrapping(algorithm=algorithm, key_spec=wrapping_spec) if fits else None)
 
 
+# The same page once more, with China Regions: what each kind of key takes, the strongest first.
+OAEP_PAIRS = ("RSAES_OAEP_SHA_256/RSA_{}", "RSAES_OAEP_SHA_1/RSA_{}")
+AES_PAIRS = ("RSA_AES_KEY_WRAP_SHA_256/RSA_{}", "RSA_AES_KEY_WRAP_SHA_1/RSA_{}")
+
+
+def _by_strength(sha_256: tuple[str, ...], sm2: tuple[str, ...], sha_1: tuple[str, ...]) -> list[str]:
+    sizes = (4096, 3072, 2048)
+    return [
+        *(pair.format(size) for size in sizes for pair in sha_256),
+        *sm2,
+        *(pair.format(size) for size in sizes for pair in sha_1),
+    ]
+
+
+SM2_PAIR = ("SM2PKE/SM2",)
+OAEP_ONLY = _by_strength(OAEP_PAIRS[:1], (), OAEP_PAIRS[1:])
+AES_ONLY = _by_strength(AES_PAIRS[:1], (), AES_PAIRS[1:])
+EITHER = _by_strength((OAEP_PAIRS[0], AES_PAIRS[0]), (), (OAEP_PAIRS[1], AES_PAIRS[1]))
+OAEP_OR_SM2 = _by_strength(OAEP_PAIRS[:1], SM2_PAIR, OAEP_PAIRS[1:])
+TOO_SMALL_FOR_P521 = {pair.format(2048) for pair in OAEP_PAIRS}
+
+TAKES = {
+    "aws": {
+        "SYMMETRIC_DEFAULT": OAEP_ONLY,
+        "HMAC_224": OAEP_ONLY,
+        "RSA_2048": AES_ONLY,
+        "ECC_NIST_P384": EITHER,
+        "ECC_SECG_P256K1": EITHER,
+        "ECC_NIST_P521": [pair for pair in EITHER if pair not in TOO_SMALL_FOR_P521],
+        "ML_DSA_87": [],
+        "ML_KEM_768": EITHER,
+        "ECC_NIST_EDWARDS25519": EITHER,
+    },
+    "aws-cn": {
+        "SYMMETRIC_DEFAULT": OAEP_ONLY,
+        "HMAC_224": OAEP_ONLY,
+        "RSA_2048": list(SM2_PAIR),
+        "ECC_NIST_P384": OAEP_ONLY,
+        "ECC_NIST_P521": [pair for pair in OAEP_ONLY if pair not in TOO_SMALL_FOR_P521],
+        "SM2": OAEP_OR_SM2,
+        "ML_DSA_87": [],
+        "SOMETHING_NEW": OAEP_OR_SM2,
+    },
+}
+TAKES["aws-us-gov"] = TAKES["aws"]
+
+
+@pytest.mark.parametrize(
+    ("partition", "key_spec"), [(partition, key_spec) for partition, kinds in TAKES.items() for key_spec in kinds]
+)
+def test_every_choice_gets_the_strongest_it_leaves_open(partition: str, key_spec: str) -> None:
+    """All algorithms by all specs, each also left open: the first fitting pair of the table, or a refusal by name."""
+    offered = {pair for pairs in TAKES[partition].values() for pair in pairs}
+    key = KeyArn(partition=partition, region="xx-test-1", account="111122223333", key_id="k")
+    algorithms = [None, *(set(WrappingAlgorithm) - {WrappingAlgorithm.RSAES_PKCS1_V1_5})]
+    wrong = []
+
+    for algorithm, spec in itertools.product(algorithms, [None, *WrappingKeySpec]):
+        choice = WrappingChoice(algorithm=algorithm, key_spec=spec)
+        fitting = [
+            pair
+            for pair in TAKES[partition][key_spec]
+            if pair.startswith(f"{algorithm or ''}") and pair.endswith(f"{spec or ''}")
+        ]
+        if algorithm and not any(pair.startswith(f"{algorithm}/") for pair in offered):
+            expected = "WRAPPING_ALGORITHM_NOT_ALLOWED"
+        elif spec and not any(pair.endswith(f"/{spec}") for pair in offered):
+            expected = "WRAPPING_KEY_SPEC_NOT_ALLOWED"
+        else:
+            expected = fitting[0] if fitting else "WRAPPING_UNSUITABLE"
+        try:
+            ALL.require_allowed(choice, partition)
+            outcome = str(ALL.choose(choice, key, KeyFacts(external=True, key_spec=key_spec)))
+        except errors.BrokerError as refusal:
+            outcome = refusal.reason
+        if outcome != expected:
+            wrong.append((choice, outcome, expected))
+
+    assert wrong == []
+
+
+def test_refusals_list_what_would_do() -> None:
+    """The metadata names the algorithms or specs allowed, or the pairs that suit the key, the strongest first."""
+    told: list[dict[str, str]] = []
+    for choice in (
+        WrappingChoice(algorithm=OAEP_1),
+        WrappingChoice(algorithm=SM2PKE),
+        WrappingChoice(key_spec=WrappingKeySpec.SM2),
+        WrappingChoice(algorithm=OAEP),
+    ):
+        with pytest.raises(errors.InvalidRequest) as caught:  # noqa: PT012 -- as the broker asks, one after the other
+            _policy().require_allowed(choice, "aws")
+            _policy().choose(choice, key_arn(), KeyFacts(external=True, key_spec="RSA_2048"))
+        told.append(caught.value.metadata)
+
+    assert told == [
+        {"allowed": "RSAES_OAEP_SHA_256 RSA_AES_KEY_WRAP_SHA_256"},
+        {"allowed": "RSAES_OAEP_SHA_256 RSA_AES_KEY_WRAP_SHA_256"},
+        {"allowed": "RSA_2048 RSA_3072 RSA_4096"},
+        {"suitable": " ".join(AES_PAIRS[0].format(size) for size in (4096, 3072, 2048))},
+    ]
+
+
 @pytest.mark.parametrize(
     ("key_spec", "policy", "strongest"),
     [

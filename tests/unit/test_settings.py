@@ -207,6 +207,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     assert str(file) in str(told.value)
 
 
+def test_a_directory_is_no_settings_file(tmp_path: Path) -> None:
+    """A wrong --config is told by the system's own word."""
+    with pytest.raises(SettingsError) as told:
+        load(tmp_path)
+
+    assert str(told.value) == f"{tmp_path}: cannot be read: Is a directory"
+
+
 def test_a_remote_endpoint_stands_in_for_kms_alone() -> None:
     """STS stays AWS's own unless KMS's endpoint is on loopback, or it is named."""
     remote = parse(SMALLEST | {"kms": {"regions": ["us-east-1"], "endpoint": "https://vpce-1.kms.example"}})

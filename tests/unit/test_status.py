@@ -85,6 +85,13 @@ def test_a_status_tells_reason_hints_and_no_more(kind: type[errors.BrokerError])
     assert len(status.SerializeToString()) < 4096
 
 
+def test_two_refusals_are_alike_to_the_byte() -> None:
+    """The broker's own knowledge of a key, or of the request, makes no difference a caller could see."""
+    one, other = (errors.CallerNotAuthorized(detail=detail) for detail in ("a key that exists", "one that does not"))
+
+    assert to_status(one, "0123").SerializeToString() == to_status(other, "4567").SerializeToString()
+
+
 def test_the_document_lists_every_reason_with_its_code() -> None:
     """docs/errors.md cannot drift from the table."""
     rows = re.findall(r"^\| ([A-Z_]+) \| ([A-Z_]+) \| (yes)? ?\|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +11,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keybroker import wire
 from keybroker.errors import RequestMalformed
-from keybroker.model import Sharing, WrappingAlgorithm, WrappingKeySpec
+from keybroker.model import (
+    ParameterSet,
+    SecretBytes,
+    Sharing,
+    Slot,
+    Source,
+    Wrapping,
+    WrappingAlgorithm,
+    WrappingKeySpec,
+)
 from keyimport.v1 import key_import_pb2 as pb
 from tests.clock import START
+from tests.fake_kms import key_arn
 
 
 def _timestamp(ahead: timedelta) -> Timestamp:
@@ -116,3 +126,27 @@ def test_every_enum_value_has_its_member() -> None:
     ):
         names = {name.removeprefix(prefix) for name in enum.keys()[1:]}
         assert names == {str(member) for member in members}
+
+
+@pytest.mark.parametrize("source", Source)
+def test_a_set_arrives_whole(source: Source) -> None:
+    """Every field of a set, and where it came from, survives the wire to the byte and the microsecond."""
+    wrapping = Wrapping(algorithm=WrappingAlgorithm.RSA_AES_KEY_WRAP_SHA_256, key_spec=WrappingKeySpec.RSA_3072)
+    parameters = ParameterSet(
+        slot=Slot(key=key_arn(), wrapping=wrapping),
+        public_key=b"\x30\x00\xff",
+        import_token=SecretBytes(bytes(range(256)) * 24),
+        valid_to=START + timedelta(hours=24, microseconds=7),
+        aws_request_id="r",
+    )
+
+    sent = wire.parameters_response(parameters, source).SerializeToString()
+    arrived = pb.GetParametersForImportResponse.FromString(sent)
+
+    assert arrived.key_arn == str(key_arn())
+    assert (arrived.public_key, arrived.import_token) == (parameters.public_key, parameters.import_token)
+    assert arrived.parameters_valid_to.ToDatetime(tzinfo=UTC) == parameters.valid_to
+    assert arrived.wrapping_algorithm == pb.WRAPPING_ALGORITHM_RSA_AES_KEY_WRAP_SHA_256
+    assert arrived.wrapping_key_spec == pb.WRAPPING_KEY_SPEC_RSA_3072
+    assert arrived.public_key_sha256 == parameters.public_key_sha256
+    assert pb.ParametersSource.Name(arrived.source) == f"PARAMETERS_SOURCE_{source}"
