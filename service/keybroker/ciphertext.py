@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHORTEST_RSA_CIPHERTEXT = 256
 _KEY_WRAP_BLOCK = 8
 _OAEP = (WrappingAlgorithm.RSAES_OAEP_SHA_256, WrappingAlgorithm.RSAES_OAEP_SHA_1)
-_DER_SEQUENCE = b"\x30\x82"
+_DER_SEQUENCES = ((b"\x30\x82", 4), (b"\x30\x81", 3))  # with the length of the header
 
 
 def require_plausible_ciphertext(ciphertext: bytes, wrapping: Wrapping | None) -> None:
@@ -52,7 +52,10 @@ def _has_plausible_length(length: int, wrapping: Wrapping | None) -> bool:
 
 
 def _is_private_key(value: bytes) -> bool:
-    if not value.startswith(_DER_SEQUENCE) or int.from_bytes(value[2:4]) != len(value) - 4:
+    if not any(
+        value.startswith(start) and int.from_bytes(value[2:header]) == len(value) - header
+        for start, header in _DER_SEQUENCES
+    ):
         return False
     try:
         load_der_private_key(value, password=None)

@@ -71,13 +71,29 @@ _NO_CREDENTIALS = (
     sdk.CredentialRetrievalError,
     sdk.TokenRetrievalError,
     sdk.MetadataRetrievalError,
+    sdk.UnauthorizedSSOTokenError,
+    sdk.SSOTokenLoadError,
+    sdk.RefreshWithMFAUnsupportedError,
+)
+_OUR_CALLS = frozenset(
+    {
+        "DescribeKey",
+        "GetParametersForImport",
+        "ImportKeyMaterial",
+        "DeleteImportedKeyMaterial",
+        "GetCallerIdentity",
+    }
 )
 _SERVER_ERRORS = 500
+_TOO_MANY_REQUESTS = 429
 
 
 def map_error(error: Exception) -> errors.BrokerError:
     """The broker's error for whatever a call into the SDK raised."""
     match error:
+        case sdk.ClientError() if error.operation_name not in _OUR_CALLS:
+            # The SDK's own, on the way to credentials: our request was not sent.
+            return errors.BrokerCredentials(retry_after=5.0)
         case sdk.ClientError():
             return _map_answer(error)
         case sdk.ParamValidationError():
@@ -104,6 +120,8 @@ def _map_answer(error: Any) -> errors.BrokerError:
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if make := _BY_CODE.get(code):
         return make()
+    if status == _TOO_MANY_REQUESTS:
+        return errors.KmsThrottled(retry_after=1.0)
     if status >= _SERVER_ERRORS:
         # With no code but the status itself, it was not KMS that answered, and KMS may have been reached behind it.
         return errors.KmsUnavailable(retry_after=1.0, unanswered=code.isdecimal())

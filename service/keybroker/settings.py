@@ -120,7 +120,7 @@ class Listener(_Section):
     def _check_address(cls, value: str) -> str:
         if value.startswith("unix:"):
             path = value.removeprefix("unix:")
-            if not path.startswith("/"):
+            if not path.startswith("/") or "\0" in path:
                 raise ValueError('must hold an absolute path, as in "unix:/run/keybroker/keybroker.sock"')
             if len(path.encode()) > _LONGEST_SOCKET_PATH:
                 raise ValueError(f"is longer than the {_LONGEST_SOCKET_PATH} bytes a socket's path can have")
@@ -164,7 +164,7 @@ class KmsSettings(_Section):
     account: str | None = None
     endpoint: str | None = None
     sts_endpoint: str | None = None
-    requests_per_second: float = Field(default=0.25, gt=0, le=1000)
+    requests_per_second: float = Field(default=0.25, ge=0.001, le=1000)
     queue: int = Field(default=1000, ge=1, le=1_000_000)
 
     @field_validator("regions")
@@ -254,8 +254,8 @@ class Limits(_Section):
     look-ups, which are questions to KMS about keys the broker does not know.
     """
 
-    requests_per_second: float = Field(default=10_000.0, gt=0, le=1e6)
-    lookups_per_second: float = Field(default=50.0, gt=0, le=2000)
+    requests_per_second: float = Field(default=10_000.0, ge=0.001, le=1e6)
+    lookups_per_second: float = Field(default=50.0, ge=0.001, le=2000)
     connections: int = Field(default=1000, ge=1, le=1_000_000)
     streams_per_connection: int = Field(default=128, ge=1, le=100_000)
 
@@ -363,7 +363,7 @@ def load(path: Path) -> Settings:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers too long, and nesting too deep, to be read
         raise SettingsError(f"{path}: is no TOML: {error}") from error
     return parse(raw, directory=path.parent)
 

@@ -12,7 +12,9 @@ from keybroker.kms_errors import map_error
 
 
 def _client_error(code: str, status: int) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Op")
+    return ClientError(
+        {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}, "ImportKeyMaterial"
+    )
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,14 @@ def _client_error(code: str, status: int) -> ClientError:
         (_client_error("ThrottlingException", 400), errors.KmsThrottled, False),
         (_client_error("AccessDeniedException", 400), errors.KmsDeniedBroker, False),
         (_client_error("ExpiredTokenException", 400), errors.BrokerCredentials, False),
+        (_client_error("429", 429), errors.KmsThrottled, False),
+        (
+            ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRoleWithWebIdentity"),
+            errors.BrokerCredentials,
+            False,
+        ),
+        (ClientError({"Error": {"Code": "Throttling"}}, "AssumeRole"), errors.BrokerCredentials, False),
+        (sdk.SSOTokenLoadError(error_msg="m"), errors.BrokerCredentials, False),
         (_client_error("KMSInternalException", 500), errors.KmsUnavailable, False),
         (_client_error("SomethingNew", 500), errors.KmsUnavailable, False),
         (_client_error("SomethingNew", 400), errors.KmsBadResponse, False),

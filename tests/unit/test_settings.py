@@ -118,8 +118,14 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"kms": {"regions": ["us-east-1"], "endpoint": "kms.internal"}}, "kms.endpoint: must be a URL"),
     ({"kms": {"regions": ["us-east-1"], "endpoint": "https://a@b"}}, "kms.endpoint: must be a URL"),
     ({"kms": {"regions": ["us-east-1"], "sts_endpoint": "http://sts"}}, "kms.sts_endpoint: must be https"),
-    ({"kms": {"regions": ["us-east-1"], "requests_per_second": 0}}, "kms.requests_per_second: .*greater than 0"),
-    ({"kms": {"regions": ["us-east-1"], "requests_per_second": -1.0}}, "kms.requests_per_second: .*greater than 0"),
+    (
+        {"kms": {"regions": ["us-east-1"], "requests_per_second": 0}},
+        "kms.requests_per_second: .*greater than or equal to 0.001",
+    ),
+    (
+        {"kms": {"regions": ["us-east-1"], "requests_per_second": 1e-300}},
+        "kms.requests_per_second: .*greater than or equal to 0.001",
+    ),
     ({"kms": {"regions": ["us-east-1"], "requests_per_second": float("nan")}}, "kms.requests_per_second: "),
     ({"kms": {"regions": ["us-east-1"], "requests_per_second": float("inf")}}, "kms.requests_per_second: "),
     ({"kms": {"regions": ["us-east-1"], "requests_per_second": "1"}}, "kms.requests_per_second: "),
