@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from keybroker import errors
 from keybroker.kms_errors import map_error
-from keybroker.model import KeyDescription, KeyFacts, MaterialChange, ParameterSet, SecretBytes
+from keybroker.model import BLOB_LIMIT, KeyDescription, KeyFacts, MaterialChange, ParameterSet, SecretBytes
 from keybroker.wrapping_key import require_wrapping_key
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ _T = TypeVar("_T")
 
 CALL_LIMIT = 10.0
 """Seconds for one whole call; the SDK's own limits stop neither a hanging name look-up nor a dripping body."""
-
-TOKEN_LIMIT = 6144
-"""Bytes in the longest import token, and in the longest encrypted key material."""
 
 LONGEST_VALIDITY = timedelta(hours=25)
 """KMS gives 24 h; one more for clocks that differ."""
@@ -145,7 +142,7 @@ def check_parameters(answer: Mapping[str, Any], slot: Slot, now: datetime) -> Pa
     public_key = _field(answer, "PublicKey", bytes)
     token = _field(answer, "ImportToken", bytes)
     valid_to = _field(answer, "ParametersValidTo", datetime)
-    if not 1 <= len(token) <= TOKEN_LIMIT:
+    if not 1 <= len(token) <= BLOB_LIMIT:
         raise errors.KmsBadResponse(f"an import token of {len(token)} bytes")
     if valid_to.tzinfo is None or not now < valid_to <= now + LONGEST_VALIDITY:
         raise errors.KmsBadResponse(f"ParametersValidTo {valid_to.isoformat()} is not within 25 h of {now.isoformat()}")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KEY_ID_MAX_LENGTH = 2048
 """The longest KeyId that KMS's API model takes."""
 
+BLOB_LIMIT = 6144
+"""Bytes in the longest import token, and in the longest encrypted key material."""
+
 _KEY_ID = r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32})"
 _BARE = re.compile(_KEY_ID, re.ASCII)
 _ARN = re.compile(rf"arn:(aws[a-z-]{{0,12}}):kms:([a-z0-9-]{{1,32}}):([0-9]{{12}}):key/({_KEY_ID})", re.ASCII)

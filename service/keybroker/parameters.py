@@ -156,21 +156,20 @@ class Parameters:
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
         """The cached set of this key with this token."""
-        return next((e.parameters for e in self._of(key) if e.parameters.import_token == import_token), None)
+        return next((entry.parameters for entry in self._with_token(key, import_token)), None)
 
     async def forget(self, key: KeyArn, import_token: bytes) -> None:
         """Never hands out the set with this token again, nor does any other replica once this has returned."""
-        for entry in self._of(key):
-            if entry.parameters.import_token == import_token:
-                self._retire(entry)
+        for entry in self._with_token(key, import_token):
+            self._retire(entry)
         if self._fleet:
             await self._fleet.end(key, import_token)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def _of(self, key: KeyArn) -> list[_Entry]:
         return [entry for slot, entry in self._entries.items() if slot.key == key]
+
+    def _with_token(self, key: KeyArn, import_token: bytes) -> list[_Entry]:
+        return [entry for entry in self._of(key) if entry.parameters.import_token == import_token]
 
     async def _ended(self, entry: _Entry) -> bool:
         """Whether a cached set has been ended, here or by another replica."""

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keybroker.errors import RequestMalformed
 from keybroker.model import (
+    BLOB_LIMIT,
     ImportRequest,
     ParametersRequest,
     SecretBytes,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from keybroker.model import ParameterSet
 
 # https://docs.aws.amazon.com/kms/latest/APIReference/API_ImportKeyMaterial.html
-BLOB_LIMIT = 6144
 LONGEST_EXPIRATION = timedelta(days=365)
 _MATERIAL_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DESCRIPTION = re.compile(r"[a-zA-Z0-9:/_\s.-]{0,256}", re.ASCII)
