@@ -29,13 +29,14 @@ check: .venv .venv-proto
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	cd protos && ../$(BIN)/buf format --diff --exit-code && ../$(BIN)/buf lint
+	scripts/protos .venv build/protos
+	$(BIN)/buf format protos --diff --exit-code && $(BIN)/buf lint build/protos
 	scripts/stubs .venv-proto build/stubs && diff -r -x '*.pyc' -x __pycache__ build/stubs/keyimport/v1 clients/python/keyimport/v1
 
 format: .venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	cd protos && ../$(BIN)/buf format -w
+	$(BIN)/buf format protos -w
 
 proto: .venv-proto
 	scripts/stubs .venv-proto clients/python

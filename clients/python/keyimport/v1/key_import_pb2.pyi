@@ -8,11 +8,14 @@ of an ErrorReason value (without its ERROR_REASON_ prefix), a google.rpc.RetryIn
 google.rpc.BadRequest where one field of the request is at fault. docs/errors.md lists them all.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -581,3 +584,179 @@ class DiscardParametersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiscardParametersResponse: _TypeAlias = DiscardParametersResponse  # noqa: Y015
+
+@_typing.final
+class GetKeyImportStatusRequest(_message.Message):
+    """GetKeyImportStatusRequest names a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key: a key id, which means a key of the broker's first Region, or a key ARN. Aliases are refused."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyImportStatusRequest: _TypeAlias = GetKeyImportStatusRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyImportStatusResponse(_message.Message):
+    """GetKeyImportStatusResponse is what an import depends on and changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ARN_FIELD_NUMBER: _builtins.int
+    KEY_SPEC_FIELD_NUMBER: _builtins.int
+    KEY_STATE_FIELD_NUMBER: _builtins.int
+    EXTERNAL_ORIGIN_FIELD_NUMBER: _builtins.int
+    MATERIAL_VALID_TO_FIELD_NUMBER: _builtins.int
+    MULTI_REGION_FIELD_NUMBER: _builtins.int
+    key_arn: _builtins.str
+    """The key's ARN."""
+    key_spec: _builtins.str
+    """The key's spec in KMS's words, such as SYMMETRIC_DEFAULT or RSA_2048."""
+    key_state: _builtins.str
+    """The key's state in KMS's words, such as PendingImport or Enabled."""
+    external_origin: _builtins.bool
+    """Whether the key takes imported key material: its origin is EXTERNAL."""
+    multi_region: _builtins.bool
+    """Whether it is a multi-Region key; each replica needs the same key material imported."""
+    @_builtins.property
+    def material_valid_to(self) -> _timestamp_pb2.Timestamp:
+        """When KMS deletes the key material; unset if it holds none, or holds it for ever."""
+
+    def __init__(
+        self,
+        *,
+        key_arn: _builtins.str = ...,
+        key_spec: _builtins.str = ...,
+        key_state: _builtins.str = ...,
+        external_origin: _builtins.bool = ...,
+        material_valid_to: _timestamp_pb2.Timestamp | None = ...,
+        multi_region: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["material_valid_to", b"material_valid_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["external_origin", b"external_origin", "key_arn", b"key_arn", "key_spec", b"key_spec", "key_state", b"key_state", "material_valid_to", b"material_valid_to", "multi_region", b"multi_region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyImportStatusResponse: _TypeAlias = GetKeyImportStatusResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetParametersForImportRequest(_message.Message):
+    """BatchGetParametersForImportRequest asks for one parameter set for each of many keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_IDS_FIELD_NUMBER: _builtins.int
+    WRAPPING_ALGORITHM_FIELD_NUMBER: _builtins.int
+    WRAPPING_KEY_SPEC_FIELD_NUMBER: _builtins.int
+    MIN_REMAINING_VALIDITY_FIELD_NUMBER: _builtins.int
+    wrapping_algorithm: Global___WrappingAlgorithm.ValueType
+    """How the key material will be wrapped; unspecified means for each key the strongest that policy and the key allow."""
+    wrapping_key_spec: Global___WrappingKeySpec.ValueType
+    """The size of the wrapping keys; unspecified means the strongest that policy and the keys allow."""
+    @_builtins.property
+    def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys, 1 to 500, each once: key ids or key ARNs as in GetParametersForImportRequest."""
+
+    @_builtins.property
+    def min_remaining_validity(self) -> _duration_pb2.Duration:
+        """The least time, up to 23 h, that each set must remain valid; unset means the broker's setting (1 h by default)."""
+
+    def __init__(
+        self,
+        *,
+        key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        wrapping_algorithm: Global___WrappingAlgorithm.ValueType = ...,
+        wrapping_key_spec: Global___WrappingKeySpec.ValueType = ...,
+        min_remaining_validity: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_remaining_validity", b"min_remaining_validity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_ids", b"key_ids", "min_remaining_validity", b"min_remaining_validity", "wrapping_algorithm", b"wrapping_algorithm", "wrapping_key_spec", b"wrapping_key_spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetParametersForImportRequest: _TypeAlias = BatchGetParametersForImportRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetParametersForImportResponse(_message.Message):
+    """BatchGetParametersForImportResponse is news of one key. Each key has exactly one message with parameters or an error,
+    in the order of their coming, and any number with progress before it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key as the request named it."""
+    @_builtins.property
+    def parameters(self) -> Global___GetParametersForImportResponse:
+        """The key's parameter set."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why there is none, with the details that GetParametersForImport's error would carry."""
+
+    @_builtins.property
+    def progress(self) -> Global___ParametersProgress:
+        """How far the key is."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        parameters: Global___GetParametersForImportResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+        progress: Global___ParametersProgress | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "parameters", b"parameters", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key_id", b"key_id", "parameters", b"parameters", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["parameters", "error", "progress"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___BatchGetParametersForImportResponse: _TypeAlias = BatchGetParametersForImportResponse  # noqa: Y015
+
+@_typing.final
+class ParametersProgress(_message.Message):
+    """ParametersProgress is where a key stands in the line for KMS's quota."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    EXPECTED_WAIT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """How many requests to KMS come before this key's, as the line stands."""
+    @_builtins.property
+    def expected_wait(self) -> _duration_pb2.Duration:
+        """How long that takes, as the line stands."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        expected_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParametersProgress: _TypeAlias = ParametersProgress  # noqa: Y015

@@ -55,6 +55,16 @@ class KeyImportServiceStub(object):
                 request_serializer=keyimport_dot_v1_dot_key__import__pb2.DiscardParametersRequest.SerializeToString,
                 response_deserializer=keyimport_dot_v1_dot_key__import__pb2.DiscardParametersResponse.FromString,
                 _registered_method=True)
+        self.GetKeyImportStatus = channel.unary_unary(
+                '/keyimport.v1.KeyImportService/GetKeyImportStatus',
+                request_serializer=keyimport_dot_v1_dot_key__import__pb2.GetKeyImportStatusRequest.SerializeToString,
+                response_deserializer=keyimport_dot_v1_dot_key__import__pb2.GetKeyImportStatusResponse.FromString,
+                _registered_method=True)
+        self.BatchGetParametersForImport = channel.unary_stream(
+                '/keyimport.v1.KeyImportService/BatchGetParametersForImport',
+                request_serializer=keyimport_dot_v1_dot_key__import__pb2.BatchGetParametersForImportRequest.SerializeToString,
+                response_deserializer=keyimport_dot_v1_dot_key__import__pb2.BatchGetParametersForImportResponse.FromString,
+                _registered_method=True)
 
 
 class KeyImportServiceServicer(object):
@@ -92,6 +102,24 @@ class KeyImportServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetKeyImportStatus(self, request, context):
+        """GetKeyImportStatus says what KMS tells of a key now. Each request is one DescribeKey, so that it shows what an import
+        or delete of unknown outcome has done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetParametersForImport(self, request, context):
+        """BatchGetParametersForImport returns a set or an error for each of many keys, as KMS's quota lets them be had, and
+        meanwhile how far those are that wait. It takes its turn with other callers as if the keys were asked for one by one.
+        What is past the deadline's reach is refused at once with QUOTA_WAIT_EXCEEDS_DEADLINE; a cancelled stream asks KMS for
+        nothing that was not begun.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyImportServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -114,6 +142,16 @@ def add_KeyImportServiceServicer_to_server(servicer, server):
                     servicer.DiscardParameters,
                     request_deserializer=keyimport_dot_v1_dot_key__import__pb2.DiscardParametersRequest.FromString,
                     response_serializer=keyimport_dot_v1_dot_key__import__pb2.DiscardParametersResponse.SerializeToString,
+            ),
+            'GetKeyImportStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyImportStatus,
+                    request_deserializer=keyimport_dot_v1_dot_key__import__pb2.GetKeyImportStatusRequest.FromString,
+                    response_serializer=keyimport_dot_v1_dot_key__import__pb2.GetKeyImportStatusResponse.SerializeToString,
+            ),
+            'BatchGetParametersForImport': grpc.unary_stream_rpc_method_handler(
+                    servicer.BatchGetParametersForImport,
+                    request_deserializer=keyimport_dot_v1_dot_key__import__pb2.BatchGetParametersForImportRequest.FromString,
+                    response_serializer=keyimport_dot_v1_dot_key__import__pb2.BatchGetParametersForImportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +263,60 @@ class KeyImportService(object):
             '/keyimport.v1.KeyImportService/DiscardParameters',
             keyimport_dot_v1_dot_key__import__pb2.DiscardParametersRequest.SerializeToString,
             keyimport_dot_v1_dot_key__import__pb2.DiscardParametersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyImportStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/keyimport.v1.KeyImportService/GetKeyImportStatus',
+            keyimport_dot_v1_dot_key__import__pb2.GetKeyImportStatusRequest.SerializeToString,
+            keyimport_dot_v1_dot_key__import__pb2.GetKeyImportStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetParametersForImport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/keyimport.v1.KeyImportService/BatchGetParametersForImport',
+            keyimport_dot_v1_dot_key__import__pb2.BatchGetParametersForImportRequest.SerializeToString,
+            keyimport_dot_v1_dot_key__import__pb2.BatchGetParametersForImportResponse.FromString,
             options,
             channel_credentials,
             insecure,

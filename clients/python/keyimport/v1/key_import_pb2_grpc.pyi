@@ -52,6 +52,16 @@ class KeyImportServiceStub:
     """
     DiscardParameters: _grpc.UnaryUnaryMultiCallable[_key_import_pb2.DiscardParametersRequest, _key_import_pb2.DiscardParametersResponse]
     """DiscardParameters reports a parameter set as spent or suspect; the broker never hands it out again."""
+    GetKeyImportStatus: _grpc.UnaryUnaryMultiCallable[_key_import_pb2.GetKeyImportStatusRequest, _key_import_pb2.GetKeyImportStatusResponse]
+    """GetKeyImportStatus says what KMS tells of a key now. Each request is one DescribeKey, so that it shows what an import
+    or delete of unknown outcome has done.
+    """
+    BatchGetParametersForImport: _grpc.UnaryStreamMultiCallable[_key_import_pb2.BatchGetParametersForImportRequest, _key_import_pb2.BatchGetParametersForImportResponse]
+    """BatchGetParametersForImport returns a set or an error for each of many keys, as KMS's quota lets them be had, and
+    meanwhile how far those are that wait. It takes its turn with other callers as if the keys were asked for one by one.
+    What is past the deadline's reach is refused at once with QUOTA_WAIT_EXCEEDS_DEADLINE; a cancelled stream asks KMS for
+    nothing that was not begun.
+    """
 
 @_typing.type_check_only
 class KeyImportServiceAsyncStub(KeyImportServiceStub):
@@ -72,6 +82,16 @@ class KeyImportServiceAsyncStub(KeyImportServiceStub):
     """
     DiscardParameters: _aio.UnaryUnaryMultiCallable[_key_import_pb2.DiscardParametersRequest, _key_import_pb2.DiscardParametersResponse]  # type: ignore[assignment]
     """DiscardParameters reports a parameter set as spent or suspect; the broker never hands it out again."""
+    GetKeyImportStatus: _aio.UnaryUnaryMultiCallable[_key_import_pb2.GetKeyImportStatusRequest, _key_import_pb2.GetKeyImportStatusResponse]  # type: ignore[assignment]
+    """GetKeyImportStatus says what KMS tells of a key now. Each request is one DescribeKey, so that it shows what an import
+    or delete of unknown outcome has done.
+    """
+    BatchGetParametersForImport: _aio.UnaryStreamMultiCallable[_key_import_pb2.BatchGetParametersForImportRequest, _key_import_pb2.BatchGetParametersForImportResponse]  # type: ignore[assignment]
+    """BatchGetParametersForImport returns a set or an error for each of many keys, as KMS's quota lets them be had, and
+    meanwhile how far those are that wait. It takes its turn with other callers as if the keys were asked for one by one.
+    What is past the deadline's reach is refused at once with QUOTA_WAIT_EXCEEDS_DEADLINE; a cancelled stream asks KMS for
+    nothing that was not begun.
+    """
 
 class KeyImportServiceServicer(metaclass=_abc_1.ABCMeta):
     """KeyImportService hands out import parameters and carries out imports for the KMS keys of one AWS account."""
@@ -113,5 +133,27 @@ class KeyImportServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_import_pb2.DiscardParametersResponse, _abc.Awaitable[_key_import_pb2.DiscardParametersResponse]]:
         """DiscardParameters reports a parameter set as spent or suspect; the broker never hands it out again."""
+
+    @_abc_1.abstractmethod
+    def GetKeyImportStatus(
+        self,
+        request: _key_import_pb2.GetKeyImportStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_import_pb2.GetKeyImportStatusResponse, _abc.Awaitable[_key_import_pb2.GetKeyImportStatusResponse]]:
+        """GetKeyImportStatus says what KMS tells of a key now. Each request is one DescribeKey, so that it shows what an import
+        or delete of unknown outcome has done.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetParametersForImport(
+        self,
+        request: _key_import_pb2.BatchGetParametersForImportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_key_import_pb2.BatchGetParametersForImportResponse], _abc.AsyncIterator[_key_import_pb2.BatchGetParametersForImportResponse]]:
+        """BatchGetParametersForImport returns a set or an error for each of many keys, as KMS's quota lets them be had, and
+        meanwhile how far those are that wait. It takes its turn with other callers as if the keys were asked for one by one.
+        What is past the deadline's reach is refused at once with QUOTA_WAIT_EXCEEDS_DEADLINE; a cancelled stream asks KMS for
+        nothing that was not begun.
+        """
 
 def add_KeyImportServiceServicer_to_server(servicer: KeyImportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
