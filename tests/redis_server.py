@@ -32,7 +32,7 @@ class RedisServer:
     """
 
     def __init__(self, home: Path, settings: tuple[str, ...]) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._home = home
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
@@ -140,7 +140,8 @@ async def _started(home: Path, settings: tuple[str, ...]) -> RedisServer:
     raise AssertionError
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on, for the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -21,13 +21,16 @@ from keybroker.settings import StoreSettings
 from keybroker.store import Store, StoreAway
 from keybroker.store_client import connected
 from keybroker.tasks import Tasks
+from tests.certificates import Authority
 from tests.fake_kms import key_arn
 from tests.kms_wrapping import next_wrapping_key, spki
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer, free_port, redis_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.certificates import Identity
 
 KEY = bytes(range(32))
 ACCOUNT, REGION = "111122223333", "us-east-1"
@@ -164,6 +167,50 @@ async def test_a_user_of_few_rights(tmp_path: Path) -> None:
         settings: dict[str, Any] = {"username": "keybroker", "password_file": str(password)}
         async with replicas(redis.url, **settings) as (first, second):
             await exchange(first, second)
+
+
+@asynccontextmanager
+async def _tls_redis(directory: Path, server: Identity) -> AsyncIterator[int]:
+    """A Redis with this certificate; its port."""
+    certificate, key, port = directory / "redis.pem", directory / "redis.key", free_port()
+    certificate.write_bytes(server.pem)
+    key.write_bytes(server.key_pem)
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
+    async with redis_server("--tls-port", str(port), *files):
+        yield port
+
+
+async def test_a_server_with_tls(tmp_path: Path) -> None:
+    """The server shows a certificate of the CA that the settings name, for the name in the url."""
+    authority, ca = Authority(), tmp_path / "ca.pem"
+    ca.write_bytes(authority.pem)
+    async with (
+        _tls_redis(tmp_path, authority.server()) as port,
+        replicas(f"rediss://localhost:{port}", ca=str(ca)) as (first, second),
+    ):
+        await exchange(first, second)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "url"),
+    [
+        ("another CA", "rediss://localhost:{port}"),
+        ("no CA of one's own", "rediss://localhost:{port}"),
+        ("its CA", "rediss://127.0.0.2:{port}"),
+        ("its CA", "redis://localhost:{port}"),
+    ],
+)
+async def test_a_server_that_is_not_the_one_meant_is_told_nothing(tmp_path: Path, trusted: str, url: str) -> None:
+    """Of a CA that is not trusted, under another name, or asked in plain text."""
+    authority, ca = Authority(), tmp_path / "ca.pem"
+    ca.write_bytes((authority if trusted == "its CA" else Authority()).pem)
+    settings = {} if trusted == "no CA of one's own" else {"ca": str(ca)}
+    async with (
+        _tls_redis(tmp_path, authority.server()) as port,
+        replicas(url.format(port=port), 1, **settings) as (replica,),
+    ):
+        with pytest.raises(StoreAway):
+            await replica.store.keep(await a_set(), supersede=True)
 
 
 async def test_a_newer_set_ends_the_older_everywhere() -> None:

@@ -44,7 +44,7 @@ ALLOWANCE = 1 + 2 * REPLICAS + RATE / 4
 # Where some replicas reach the store and others do not, these spend their shares beside what the store gives the rest.
 APART = RATE * (2 - 1 / REPLICAS)
 
-pytestmark = [pytest.mark.campaign, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90 + 30 * CYCLES)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90 + 30 * CYCLES)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
