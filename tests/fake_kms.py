@@ -13,6 +13,8 @@ from keybroker import errors
 from keybroker.model import Home, KeyArn, KeyDescription, KeyFacts, MaterialChange, ParameterSet, SecretBytes
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from keybroker.clock import Clock
     from keybroker.model import ImportRequest, Slot
 
@@ -44,6 +46,7 @@ class FakeKms:
     deleted: list[KeyArn] = field(default_factory=list)
     states: dict[KeyArn, str] = field(default_factory=dict)
     facts: dict[KeyArn, KeyFacts] = field(default_factory=dict)
+    material_valid_to: dict[KeyArn, datetime] = field(default_factory=dict)
     failures: dict[str, deque[BaseException]] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -59,7 +62,13 @@ class FakeKms:
         self.described.append(key)
         self._perhaps_fail("describe_key")
         facts = self.facts.get(key, KeyFacts(external=True, key_spec="SYMMETRIC_DEFAULT"))
-        return KeyDescription(facts=facts, state=self.states.get(key, "PendingImport"))
+        return KeyDescription(
+            key=key,
+            facts=facts,
+            state=self.states.get(key, "PendingImport"),
+            multi_region=key.key_id.startswith("mrk-"),
+            material_valid_to=self.material_valid_to.get(key),
+        )
 
     async def get_parameters_for_import(self, slot: Slot) -> ParameterSet:
         parameters = ParameterSet(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class Record:
     config_version: str | None = None
     correlation_id: str | None = None
     change: asyncio.Task[MaterialChange] | None = None
+    audit: Audit | None = None
 
     def note_caller(self, caller: Caller) -> None:
         """Who asks."""
@@ -65,6 +66,16 @@ class Record:
         self.wrapping_key_spec = str(parameters.slot.wrapping.key_spec)
         self.public_key_sha256 = parameters.public_key_sha256.hex()
 
+    def end(self, code: str, reason: str | None = None) -> None:
+        """Notes how it ended, and writes the line.
+
+        Raises:
+            OSError: it is not written.
+        """
+        self.code, self.reason = code, reason
+        if self.audit:
+            self.audit.write(self)
+
     def follow(self, change: asyncio.Task[MaterialChange]) -> None:
         """What KMS is being asked to do; noted when it is known, though the caller may have left."""
         self.change = change
@@ -79,16 +90,27 @@ class Record:
             self.aws_request_id = change.result().aws_request_id
 
 
-_FIELDS = tuple(field.name for field in fields(Record) if field.name != "change")
+_FIELDS = tuple(field.name for field in fields(Record) if field.name not in {"change", "audit"})
 _current: ContextVar[Record | None] = ContextVar("audit_record", default=None)
 
 
-def begin(rpc: str, correlation_id: str, now: datetime) -> Record:
-    """A new record, the current one of this request's context."""
-    time = now.astimezone(UTC).isoformat(timespec="milliseconds")
-    record = Record(time=time, rpc=rpc, correlation_id=correlation_id)
+def begin(rpc: str, correlation_id: str, now: datetime, audit: Audit | None = None) -> Record:
+    """A new record, the current one of this request's context; `audit` is where `write` brings it."""
+    record = Record(time=_told(now), rpc=rpc, correlation_id=correlation_id, audit=audit)
     _current.set(record)
     return record
+
+
+def begin_part(now: datetime) -> Record:
+    """A record of its own for one of many keys, the current one of its task."""
+    whole = current()
+    record = replace(whole, time=_told(now))
+    _current.set(record)
+    return record
+
+
+def _told(now: datetime) -> str:
+    return now.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def current() -> Record:

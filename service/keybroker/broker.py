@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from keybroker.clock import Clock
     from keybroker.keys import Keys
     from keybroker.kms import Kms
-    from keybroker.model import Caller, Home, ImportRequest, MaterialChange, ParameterSet, ParametersRequest
-    from keybroker.parameters import Parameters
+    from keybroker.model import (
+        Caller,
+        Home,
+        ImportRequest,
+        KeyDescription,
+        MaterialChange,
+        ParameterSet,
+        ParametersRequest,
+    )
+    from keybroker.parameters import Parameters, Waiting
     from keybroker.policy import Policy
     from keybroker.tasks import Tasks
 
@@ -81,9 +89,9 @@ class Broker:
         self._reuse_until_expiry = reuse_until_expiry
 
     async def parameters(
-        self, caller: Caller, request: ParametersRequest, deadline: float
+        self, caller: Caller, request: ParametersRequest, deadline: float, waiting: Waiting | None = None
     ) -> tuple[ParameterSet, Source]:
-        """A parameter set, and where it came from."""
+        """A parameter set, and where it came from. As one key of many, `waiting` shows how far it is."""
         key = self._authorize(caller, Operation.GetParametersForImport, request.key_id)  # 1 to 3
         self.policy.require_allowed(request.wrapping, key.partition)  # 4  nothing deprecated, before any I/O
         region = self._regions[key.region]
@@ -94,7 +102,13 @@ class Broker:
         wrapping = self.policy.choose(request.wrapping, key, facts)  # 5  what fits this key
         slot = Slot(key=key, wrapping=wrapping)
         min_remaining = max(self._min_remaining, request.min_remaining or 0)
-        ask = Ask(caller=caller.name, min_remaining=min_remaining, deadline=deadline, described=described)
+        ask = Ask(
+            caller=caller.name,
+            min_remaining=min_remaining,
+            deadline=deadline,
+            described=described,
+            waiting=waiting,
+        )
         if request.sharing is Sharing.EXCLUSIVE:  # 6  cached, joined, or one KMS call
             parameters, source = await region.parameters.exclusive(slot, ask), Source.KMS
         else:
@@ -124,6 +138,11 @@ class Broker:
         """Forgets a set."""
         key = self._authorize(caller, Operation.DiscardParameters, key_id)
         await self._regions[key.region].parameters.forget(key, import_token)
+
+    async def status(self, caller: Caller, key_id: str) -> KeyDescription:
+        """The key as KMS describes it now."""
+        key = self._authorize(caller, Operation.GetKeyImportStatus, key_id)
+        return await self._regions[key.region].keys.describe(key, caller.name)
 
     def _authorize(self, caller: Caller, operation: Operation, key_id: str) -> KeyArn:
         key = KeyArn.parse(key_id, self._home)  # 1  a full ARN, or refused

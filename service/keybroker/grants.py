@@ -56,6 +56,7 @@ class Grant:
 
 
 _ANY_KEY = "arn:*:kms:*:*:key/*"
+_WITH_GET = frozenset({Operation.DiscardParameters, Operation.GetKeyImportStatus})
 _ALL_BUT_DELETE = frozenset(Operation) - {Operation.DeleteImportedKeyMaterial}
 
 
@@ -65,7 +66,7 @@ def grants_of(
     """The grants of the settings.
 
     Args:
-        named: of each [[callers]]: id, keys, operations. Whoever may get sets may discard them, too.
+        named: of each [[callers]]: id, keys, operations. Whoever may get sets may discard them, and look at the key.
         local_callers: the names that local listeners give, who may do all but delete where no callers are named.
     """
     rows = list(named) or [(name, (_ANY_KEY,), _ALL_BUT_DELETE) for name in sorted(local_callers)]
@@ -74,7 +75,7 @@ def grants_of(
             caller=NamePattern(caller),
             keys=tuple(map(NamePattern, keys)),
             operations=frozenset(operations)
-            | ({Operation.DiscardParameters} if Operation.GetParametersForImport in operations else set()),
+            | (_WITH_GET if Operation.GetParametersForImport in operations else frozenset()),
         )
         for caller, keys, operations in rows
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextlib import aclosing
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from keybroker import audit, errors
 from keybroker.status import CODES, to_metadata, to_status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from google.protobuf.message import Message
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from keybroker.clock import Clock
 
     Context = grpc.aio.ServicerContext[Any, Any]
-    Behaviour = Callable[[Any, Context], Awaitable[Message]]
+    Behaviour = Callable[[Any, Context], Awaitable[Message | None]]
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def time_left(context: Context) -> float:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Stands round every unary handler of our own services; health and reflection stay as they are.
+    """Stands round every handler of our own services; health and reflection stay as they are.
 
     Attributes:
         running: the calls of our own services under way.
@@ -76,11 +77,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
-        if handler is None or not method.startswith(_OURS) or handler.unary_unary is None:
+        if handler is None or not method.startswith(_OURS):
             return handler
-        behaviour = _translated(_within_deadline(handler.unary_unary))
-        return grpc.unary_unary_rpc_method_handler(
-            partial(self._recorded, method.rpartition("/")[2], behaviour),
+        behaviour = partial(_streamed, handler.unary_stream) if handler.response_streaming else handler.unary_unary
+        wrap = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return wrap(
+            partial(self._recorded, method.rpartition("/")[2], _translated(_within_deadline(behaviour))),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -104,11 +108,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "The broker is stopping.")
         watch.result()
 
-    async def _recorded(self, rpc: str, behaviour: Behaviour, request: Any, context: Context) -> Message:
+    async def _recorded(self, rpc: str, behaviour: Behaviour, request: Any, context: Context) -> Message | None:
         """Answers once the answer is on record, and otherwise refuses."""
         self._note_running()
         correlation_id.set(secrets.token_hex(8))
-        record = audit.begin(rpc, correlation_id.get(), self._clock.now())
+        record = audit.begin(rpc, correlation_id.get(), self._clock.now(), self._audit)
         try:
             self._audit.require_writable(record)
             response = await behaviour(request, context)
@@ -150,8 +154,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return True
 
 
+async def _streamed(stream: Callable[..., AsyncGenerator[Message, None]], request: Any, context: Context) -> None:
+    async with aclosing(stream(request, context)) as messages:
+        async for message in messages:
+            await context.write(message)
+
+
 def _within_deadline(behaviour: Behaviour) -> Behaviour:
-    async def bounded(request: Any, context: Context) -> Message:
+    async def bounded(request: Any, context: Context) -> Message | None:
         # The handler keeps to the deadline by itself, and says more; this is for one that does not.
         async with asyncio.timeout(time_left(context) + RETURN_OVERHEAD / 2):
             return await behaviour(request, context)
@@ -162,13 +172,11 @@ def _within_deadline(behaviour: Behaviour) -> Behaviour:
 def _translated(behaviour: Behaviour) -> Behaviour:
     """Nothing unforeseen may reach the caller with its text."""
 
-    async def translated(request: Any, context: Context) -> Message:
+    async def translated(request: Any, context: Context) -> Message | None:
         try:
             return await behaviour(request, context)
         except errors.BrokerError as error:
-            level = logging.ERROR if isinstance(error, errors.Failure) else logging.INFO
-            extra = {"reason": error.reason, "detail": error.detail, "cause": error.__cause__}
-            _log.log(level, "request refused", extra=extra)
+            log_refusal(error)
             raise
         except TimeoutError:
             raise
@@ -177,6 +185,13 @@ def _translated(behaviour: Behaviour) -> Behaviour:
             raise errors.Internal from error
 
     return translated
+
+
+def log_refusal(error: errors.BrokerError) -> None:
+    """Why a request was refused: what the caller is not told."""
+    level = logging.ERROR if isinstance(error, errors.Failure) else logging.INFO
+    extra = {"reason": error.reason, "detail": error.detail, "cause": error.__cause__}
+    _log.log(level, "request refused", extra=extra)
 
 
 async def _abort(context: Context, refusal: errors.BrokerError, record: Record) -> None:

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 _IMPORTABLE_STATES = frozenset({"PendingImport", "Enabled", "Disabled"})
 
 # Seconds a refusal is remembered, so that a loop cannot burn quota. A new key may not be found for some seconds.
+# Requests to KMS at once; the SDK has 32 connections, and those that change keys need some of them.
+_AT_ONCE = 16
+
 _REMEMBERED: dict[type[errors.BrokerError], float] = {
     errors.KeyNotFound: 10.0,
     errors.KeyNotExternal: 60.0,
@@ -48,7 +51,8 @@ class Keys:
         self._tasks = tasks
         self._facts: Lru[KeyArn, KeyFacts] = Lru(max_entries)
         self._refusals: Lru[KeyArn, tuple[errors.BrokerError, float]] = Lru(max_entries)
-        self._asking: dict[KeyArn, asyncio.Task[KeyDescription | None]] = {}
+        self._asking: dict[KeyArn, asyncio.Task[KeyDescription]] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._told_denied = False
 
     def known(self, key: KeyArn) -> KeyFacts | None:
@@ -76,24 +80,13 @@ class Keys:
         self._lookups.spend(caller)
 
     async def require_importable(self, key: KeyArn) -> None:
-        """Asks KMS anew whether the key takes an import now; concurrent askers share one request.
+        """Asks KMS anew whether the key takes an import now, unless the broker's role may not ask.
 
         Raises:
             KeyNotFound, KeyNotExternal, KeyStateIncompatible, KmsUnavailable, KmsBadResponse, BrokerCredentials
         """
-        task = self._asking.get(key)
-        if task is None:
-            task = self._asking[key] = self._tasks.start(self._describe(key))
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-        description = await asyncio.shield(task)
-        if description and description.state not in _IMPORTABLE_STATES:
-            error = errors.KeyStateIncompatible(f"state {description.state}")
-            self.remember_refusal(key, error)
-            raise error
-
-    async def _describe(self, key: KeyArn) -> KeyDescription | None:
         try:
-            description = await self._kms.describe_key(key)
+            description = await self._describe(key)
         except errors.KmsDeniedBroker:
             if not self._told_denied:
                 self._told_denied = True
@@ -101,15 +94,42 @@ class Keys:
                     "The broker's role may not kms:DescribeKey: unsuitable keys and requests will spend the quota of"
                     " GetParametersForImport before they are refused"
                 )
-            return None
-        except errors.BrokerError as error:
-            self.remember_refusal(key, error)
-            raise
-        self._facts[key] = description.facts
+            return
+        refusal: errors.BrokerError | None = None
         if not description.facts.external:
             refusal = errors.KeyNotExternal()
+        elif description.state not in _IMPORTABLE_STATES:
+            refusal = errors.KeyStateIncompatible(f"state {description.state}")
+        if refusal:
             self.remember_refusal(key, refusal)
             raise refusal
+
+    async def describe(self, key: KeyArn, caller: str) -> KeyDescription:
+        """The key as it is now, from KMS.
+
+        Raises:
+            CallerRateExceeded, KeyNotFound, KmsDeniedBroker, KmsUnavailable, KmsBadResponse, BrokerCredentials
+        """
+        if key not in self._asking:
+            self.charge(caller)
+        return await self._describe(key)
+
+    async def _describe(self, key: KeyArn) -> KeyDescription:
+        """Concurrent askers share one request."""
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = self._tasks.start(self._ask_kms(key))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _ask_kms(self, key: KeyArn) -> KeyDescription:
+        async with self._turns:
+            try:
+                description = await self._kms.describe_key(key)
+            except errors.BrokerError as error:
+                self.remember_refusal(key, error)
+                raise
+        self._facts[key] = description.facts
         return description
 
     def remember_refusal(self, key: KeyArn, error: errors.BrokerError) -> None:

@@ -59,10 +59,13 @@ class AwsKms:
         metadata = _field(answer, "KeyMetadata", dict)
         _require_echo(metadata, "Arn", key)
         return KeyDescription(
+            key=key,
             facts=KeyFacts(
                 external=_field(metadata, "Origin", str) == "EXTERNAL", key_spec=_field(metadata, "KeySpec", str)
             ),
             state=_field(metadata, "KeyState", str),
+            multi_region=_field({"MultiRegion": False} | metadata, "MultiRegion", bool),
+            material_valid_to=_material_valid_to(metadata),
         )
 
     async def get_parameters_for_import(self, slot: Slot) -> ParameterSet:
@@ -170,6 +173,15 @@ def _field(structure: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
     if not isinstance(value, kind):
         raise errors.KmsBadResponse(f"{name} is {type(value).__name__}, not {kind.__name__}")
     return value
+
+
+def _material_valid_to(metadata: Mapping[str, Any]) -> datetime | None:
+    if metadata.get("ValidTo") is None:
+        return None
+    valid_to = _field(metadata, "ValidTo", datetime)
+    if valid_to.tzinfo is None:
+        raise errors.KmsBadResponse("ValidTo has no timezone")
+    return valid_to.astimezone(UTC)
 
 
 def _require_echo(structure: Mapping[str, Any], name: str, key: KeyArn) -> None:

@@ -164,10 +164,18 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDescription:
-    """DescribeKey's answer: the lasting facts, and the state of this moment."""
+    """DescribeKey's answer: the lasting facts, and what holds at this moment.
 
+    Attributes:
+        state: in KMS's words, such as PendingImport.
+        material_valid_to: when KMS deletes the key material, aware; None if it holds none, or holds it for ever.
+    """
+
+    key: KeyArn
     facts: KeyFacts
     state: str
+    multi_region: bool
+    material_valid_to: datetime | None
 
 
 class Operation(StrEnum):
@@ -177,6 +185,7 @@ class Operation(StrEnum):
     ImportKeyMaterial = "ImportKeyMaterial"
     DeleteImportedKeyMaterial = "DeleteImportedKeyMaterial"
     DiscardParameters = "DiscardParameters"
+    GetKeyImportStatus = "GetKeyImportStatus"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +219,14 @@ class ParametersRequest:
     wrapping: WrappingChoice
     min_remaining: float | None
     sharing: Sharing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """How many requests to KMS come before, and how many seconds that takes, as the line stands."""
+
+    position: int
+    wait: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

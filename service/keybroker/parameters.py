@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 
 from keybroker import errors
 from keybroker.lru import Lru
-from keybroker.model import Source
+from keybroker.model import Outlook, Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from keybroker.clock import Clock
     from keybroker.fleet import Fleet
@@ -24,6 +24,26 @@ if TYPE_CHECKING:
     from keybroker.model import KeyArn, ParameterSet, Slot
     from keybroker.quota import Place, Quota
     from keybroker.tasks import Tasks
+
+
+class Waiting:
+    """Where it can be seen how far one key of many is."""
+
+    def __init__(self) -> None:
+        self._look: Callable[[], Outlook] | None = None
+
+    @contextmanager
+    def at(self, look: Callable[[], Outlook]) -> Iterator[None]:
+        """While it waits in the line."""
+        self._look = look
+        try:
+            yield
+        finally:
+            self._look = None
+
+    def outlook(self) -> Outlook | None:
+        """None unless it waits in the line."""
+        return self._look() if self._look else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +55,15 @@ class Ask:
         min_remaining: seconds the set is still valid at least.
         deadline: monotonic; an expected wait beyond it is refused at once.
         described: whether KMS has just been asked whether the key takes imports.
+        waiting: for one key of many, where it can be seen how far it is. If such callers alone wait for a fetch and all
+            leave, it is given up, unless its token is spent.
     """
 
     caller: str
     min_remaining: float
     deadline: float
     described: bool
+    waiting: Waiting | None = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -64,6 +87,8 @@ class _Fetch:
         min_remaining: what the caller who started it needs.
         lined_up: done when the wait is known.
         other_wait: seconds that another replica expects to take, which is fetching the same.
+        waiters: how many wait for it.
+        kept: whether it goes on if they all leave.
     """
 
     slot: Slot
@@ -74,6 +99,8 @@ class _Fetch:
     lined_up: asyncio.Future[None]
     place: Place | None = None
     other_wait: float = 0.0
+    waiters: int = 0
+    kept: bool = False
     task: asyncio.Task[_Entry] = field(init=False)
 
 
@@ -134,7 +161,7 @@ class Parameters:
                 fetch.task.add_done_callback(partial(self._finished, fetch))
             else:
                 self._join(fetch, ask.caller)
-            entry = await self._wait_for(fetch, ask.deadline)
+            entry = await self._wait_for(fetch, ask)
             ask = replace(ask, described=False)
             enough = self._remaining(entry) >= ask.min_remaining
             if enough and not entry.retired:  # else imported or superseded by another caller before this one woke
@@ -147,7 +174,7 @@ class Parameters:
         self._keys.require_not_refused(slot.key)
         fetch = self._start(slot, ask, exclusive=True)
         try:
-            entry = await self._wait_for(fetch, ask.deadline)
+            entry = await self._wait_for(fetch, ask)
         finally:
             fetch.task.cancel()  # nobody else could use it
         if self._remaining(entry) < ask.min_remaining:
@@ -212,8 +239,24 @@ class Parameters:
         elif self._quota.expected_wait(caller) < self._quota.expected_wait(fetch.caller):
             fetch.caller = caller
 
-    async def _wait_for(self, fetch: _Fetch, deadline: float) -> _Entry:
+    async def _wait_for(self, fetch: _Fetch, ask: Ask) -> _Entry:
         """The fetch's result. The caller's cancel or deadline ends the waiting, not the fetch."""
+        fetch.waiters += 1
+        fetch.kept |= ask.waiting is None
+        try:
+            with ask.waiting.at(partial(self._outlook, fetch)) if ask.waiting else nullcontext():
+                return await self._result_of(fetch, ask.deadline)
+        finally:
+            fetch.waiters -= 1
+            begun = fetch.place and fetch.place.turned.done()
+            if not (fetch.waiters or fetch.kept or begun or fetch.task.done()):
+                self._finished(fetch, None)
+                fetch.task.cancel()
+
+    def _outlook(self, fetch: _Fetch) -> Outlook:
+        return Outlook(position=fetch.place.ahead() if fetch.place else 0, wait=self._expected_wait(fetch))
+
+    async def _result_of(self, fetch: _Fetch, deadline: float) -> _Entry:
         fetch.patience = max(fetch.patience, deadline)
         if fetch.place:
             fetch.place.patience = fetch.patience

@@ -56,6 +56,10 @@ class Place:
         """Seconds until the turn, as the line stands."""
         return 0.0 if self.turned.done() else self._quota.wait_of(self)
 
+    def ahead(self) -> int:
+        """How many have their turn before, as the line stands."""
+        return 0 if self.turned.done() else self._quota.ahead_of(self)
+
 
 class Quota:
     """The bucket and the line of one account and Region.
@@ -133,12 +137,16 @@ class Quota:
         """Seconds until the turn of a place in the line."""
         return self._wait_at(place.caller, self._lines[place.caller].index(place))
 
+    def ahead_of(self, place: Place) -> int:
+        """How many have their turn before a place in the line."""
+        return self._ahead_at(place.caller, self._lines[place.caller].index(place))
+
     def slow_down(self) -> None:
         """KMS has throttled: half the rate for a minute, beginning with a pause."""
         pause = self._bucket.slow_down(SLOW_DOWN)
         self._paused_until = max(self._turn_at, self._clock.monotonic() + pause)
 
-    def _wait_at(self, caller: str, index: int) -> float:
+    def _ahead_at(self, caller: str, index: int) -> int:
         ahead = index
         before = True  # whether the line's turn comes before the caller's
         for other, line in self._lines.items():
@@ -146,9 +154,12 @@ class Quota:
                 before = False
             else:
                 ahead += min(len(line), index + before)
+        return ahead
+
+    def _wait_at(self, caller: str, index: int) -> float:
         until_turn = max(0.0, max(self._turn_at, self._paused_until) - self._clock.monotonic())
         first = until_turn if self.reserved.is_set() else max(until_turn, self._bucket.estimate())
-        return first + ahead * self._bucket.interval()
+        return first + self._ahead_at(caller, index) * self._bucket.interval()
 
     def _append(self, place: Place) -> None:
         self._lines.setdefault(place.caller, deque()).append(place)

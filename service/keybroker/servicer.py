@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from keybroker import audit, wire
-from keybroker.interceptors import time_left
+from keybroker import audit, batch, errors, wire
+from keybroker.interceptors import log_refusal, time_left
+from keybroker.status import CODES, to_status
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     import grpc
 
     from keybroker.broker import Broker
     from keybroker.clock import Clock
     from keybroker.limits import RateLimit
-    from keybroker.model import Caller
+    from keybroker.model import Caller, ParameterSet, ParametersRequest, Source
+    from keybroker.parameters import Waiting
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -79,6 +82,27 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
         await self._broker().discard(caller, request.key_id, wire.import_token(request.import_token))
         return pb.DiscardParametersResponse()
 
+    async def BatchGetParametersForImport(  # noqa: N802 -- the RPC's name
+        self, request: pb.BatchGetParametersForImportRequest, context: Context
+    ) -> AsyncGenerator[pb.BatchGetParametersForImportResponse, None]:
+        caller = self._admit(context)
+        wanted = wire.batch_request(request)
+        broker, deadline = self._broker(), self._deadline(context)
+
+        async def get(one: ParametersRequest, waiting: Waiting) -> tuple[ParameterSet, Source]:
+            self._requests.spend(caller.name)
+            return await broker.parameters(caller, one, deadline, waiting)
+
+        async with aclosing(batch.answers(get, wanted, clock=self._clock, deadline=deadline)) as news:
+            async for told in news:
+                yield _message(told)
+
+    async def GetKeyImportStatus(  # noqa: N802 -- the RPC's name
+        self, request: pb.GetKeyImportStatusRequest, context: Context
+    ) -> pb.GetKeyImportStatusResponse:
+        caller = self._admit(context)
+        return wire.status_response(await self._broker().status(caller, request.key_id))
+
     def _admit(self, context: Context) -> Caller:
         caller = self._identify(context)
         audit.current().note_caller(caller)
@@ -87,3 +111,18 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
 
     def _deadline(self, context: Context) -> float:
         return self._clock.monotonic() + time_left(context)
+
+
+def _message(told: batch.Answer | batch.Progress) -> pb.BatchGetParametersForImportResponse:
+    """What is told of one key of many; an answer once it is on record."""
+    message = pb.BatchGetParametersForImportResponse(key_id=told.key_id)
+    if isinstance(told, batch.Progress):
+        message.progress.CopyFrom(wire.progress(told.outlook))
+    elif isinstance(told.outcome, errors.BrokerError):
+        log_refusal(told.outcome)
+        told.record.end(CODES[told.outcome.reason].name, told.outcome.reason)
+        message.error.CopyFrom(to_status(told.outcome, told.record.correlation_id or ""))
+    else:
+        told.record.end("OK")
+        message.parameters.CopyFrom(wire.parameters_response(*told.outcome))
+    return message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
     from google.protobuf.duration_pb2 import Duration
 
-    from keybroker.model import ParameterSet
+    from keybroker.model import KeyDescription, Outlook, ParameterSet
 
 # https://docs.aws.amazon.com/kms/latest/APIReference/API_ImportKeyMaterial.html
 LONGEST_EXPIRATION = timedelta(days=365)
@@ -35,6 +37,9 @@ _DESCRIPTION = re.compile(r"[a-zA-Z0-9:/_\s.-]{0,256}", re.ASCII)
 
 LONGEST_MIN_REMAINING = timedelta(hours=23)
 """KMS's sets are valid for 24 h when they are issued."""
+
+MOST_KEYS = 500
+"""Keys in one batch; as ARNs they fill most of the largest message the broker takes."""
 
 _SOURCES = {
     Source.KMS: pb.PARAMETERS_SOURCE_KMS,
@@ -67,18 +72,43 @@ def parameters_request(message: pb.GetParametersForImportRequest) -> ParametersR
 def parameters_response(parameters: ParameterSet, source: Source) -> pb.GetParametersForImportResponse:
     """A set on its way to the caller."""
     wrapping = parameters.slot.wrapping
-    valid_to = Timestamp()
-    valid_to.FromDatetime(parameters.valid_to)
     return pb.GetParametersForImportResponse(
         key_arn=str(parameters.slot.key),
         public_key=parameters.public_key,
         import_token=bytes(parameters.import_token),
-        parameters_valid_to=valid_to,
+        parameters_valid_to=_timestamp(parameters.valid_to),
         wrapping_algorithm=pb.WrappingAlgorithm.Value(f"WRAPPING_ALGORITHM_{wrapping.algorithm}"),
         wrapping_key_spec=pb.WrappingKeySpec.Value(f"WRAPPING_KEY_SPEC_{wrapping.key_spec}"),
         public_key_sha256=parameters.public_key_sha256,
         source=_SOURCES[source],
     )
+
+
+def batch_request(message: pb.BatchGetParametersForImportRequest) -> list[ParametersRequest]:
+    """A request for each key.
+
+    Raises:
+        RequestMalformed
+    """
+    key_ids = message.key_ids
+    if not 1 <= len(key_ids) <= MOST_KEYS:
+        raise RequestMalformed(f"key_ids must name 1 to {MOST_KEYS} keys.", field="key_ids")
+    if len(set(key_ids)) < len(key_ids):
+        raise RequestMalformed("key_ids names a key twice.", field="key_ids")
+    one = pb.GetParametersForImportRequest(
+        wrapping_algorithm=message.wrapping_algorithm,
+        wrapping_key_spec=message.wrapping_key_spec,
+        min_remaining_validity=message.min_remaining_validity if message.HasField("min_remaining_validity") else None,
+    )
+    request = parameters_request(one)
+    return [replace(request, key_id=key_id) for key_id in key_ids]
+
+
+def progress(outlook: Outlook) -> pb.ParametersProgress:
+    """Where a key stands in the line."""
+    message = pb.ParametersProgress(position=outlook.position)
+    message.expected_wait.FromMilliseconds(math.ceil(outlook.wait * 1000))
+    return message
 
 
 def import_request(message: pb.ImportKeyMaterialRequest, now: datetime) -> ImportRequest:
@@ -107,6 +137,18 @@ def import_request(message: pb.ImportKeyMaterialRequest, now: datetime) -> Impor
     )
 
 
+def status_response(description: KeyDescription) -> pb.GetKeyImportStatusResponse:
+    """A key's state on its way to the caller."""
+    return pb.GetKeyImportStatusResponse(
+        key_arn=str(description.key),
+        key_spec=description.facts.key_spec,
+        key_state=description.state,
+        external_origin=description.facts.external,
+        material_valid_to=_timestamp(description.material_valid_to) if description.material_valid_to else None,
+        multi_region=description.multi_region,
+    )
+
+
 def import_token(value: bytes) -> SecretBytes:
     """An import token.
 
@@ -127,6 +169,12 @@ def key_material_id(value: str) -> str | None:
             "key_material_id must be 64 lower-case hexadecimal digits, or empty.", field="key_material_id"
         )
     return value or None
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
 
 
 def _blob(value: bytes, field: str) -> SecretBytes:
