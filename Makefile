@@ -2,12 +2,13 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test campaign check format proto lock clean
+.PHONY: help demo test campaign conformance check format proto lock clean
 
 help:
 	@echo "make demo    the whole ceremony, narrated: embedded KMS, broker, a real import"
 	@echo "make test    every test"
 	@echo "make campaign  the fleet's faults at full length (half an hour)"
+	@echo "make conformance  every client, in every language, against one table"
 	@echo "make check   lint, types, import contracts, proto lint, generated code"
 	@echo "make format  let the formatters have their way"
 	@echo "make proto   generate the Python stubs anew"
@@ -23,6 +24,9 @@ test: .venv .venv-kms
 campaign: .venv .venv-kms
 	@scripts/redis
 	KEYBROKER_CAMPAIGN=1 $(BIN)/python -m pytest tests/fleet --timeout 3600 -s
+
+conformance: .venv .venv-kms
+	scripts/conformance
 
 check: .venv .venv-proto
 	$(BIN)/ruff format --check .
