@@ -200,7 +200,7 @@ class App:
 
     def _bind(self, index: int, listener: Listener) -> None:
         certificates = self._certificates_of(index, listener)
-        interceptor = Interceptor(audit_log=self._audit, clock=self._clock)
+        interceptor = Interceptor(audit_log=self._audit, clock=self._clock, metrics=self._ground.metrics)
         self._interceptors.append(interceptor)
         server = grpc.aio.server(
             interceptors=[interceptor],
@@ -211,6 +211,7 @@ class App:
             identify=listeners.identity(listener, certificates, self._clock),
             requests=self._requests,
             clock=self._clock,
+            metrics=self._ground.metrics,
         )
         key_import_pb2_grpc.add_KeyImportServiceServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
@@ -99,6 +100,14 @@ def client(service: str, *, region: str, endpoint: str | None) -> AbstractAsyncC
         verify=True,  # None would read AWS_CA_BUNDLE
     )
     return manager
+
+
+def credentials_expiry(made: Any) -> float:
+    """When a client's credentials expire, in seconds since 1970; 0 if they do not, or none have been found yet."""
+    # The SDK tells nobody; without this an operator learns of credentials that are not renewed by their end.
+    expires = getattr(getattr(made, "_request_signer", None), "_credentials", None)
+    expires = getattr(expires, "_expiry_time", None)
+    return expires.timestamp() if isinstance(expires, datetime) else 0.0
 
 
 def partition_of(region: str) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keybroker.clock import Clock
     from keybroker.keys import Keys
     from keybroker.kms import Kms
+    from keybroker.metrics import Metrics
     from keybroker.model import (
         Caller,
         Home,
@@ -66,6 +67,7 @@ class Broker:
         regions: Mapping[str, Region],
         clock: Clock,
         tasks: Tasks,
+        metrics: Metrics,
         min_remaining: float,
         reuse_until_expiry: bool,
     ) -> None:
@@ -77,6 +79,7 @@ class Broker:
             regions: by name, one for each Region of the home.
             clock: measures deadlines.
             tasks: runs imports and deletes, which no caller can interrupt.
+            metrics: counts the sets handed out.
             min_remaining: seconds a handed-out set is valid at least, where the caller does not say.
             reuse_until_expiry: whether a set is kept after an import with it has succeeded.
         """
@@ -85,6 +88,7 @@ class Broker:
         self._regions = regions
         self._clock = clock
         self._tasks = tasks
+        self._metrics = metrics
         self._min_remaining = min_remaining
         self._reuse_until_expiry = reuse_until_expiry
 
@@ -114,6 +118,8 @@ class Broker:
         else:
             parameters, source = await region.parameters.shared(slot, ask)
         audit.current().note_parameters(parameters, source)
+        self._metrics.parameters.labels(source).inc()
+        self._metrics.set_remaining.observe((parameters.valid_to - self._clock.now()).total_seconds())
         return parameters, source
 
     async def import_key_material(self, caller: Caller, request: ImportRequest, deadline: float) -> MaterialChange:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from keybroker.broker import Broker, Region
 from keybroker.bucket import LocalBucket
 from keybroker.errors import StartError
 from keybroker.grants import grants_of
+from keybroker.guarded_kms import GuardedKms
 from keybroker.keys import Keys
 from keybroker.kms import AwsKms
 from keybroker.limits import RateLimit
@@ -118,28 +120,36 @@ async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broke
         regions={name: await _region(ground, name, home, store, lookups) for name in home.regions},
         clock=ground.clock,
         tasks=ground.changes,
+        metrics=ground.metrics,
         min_remaining=settings.parameters.min_remaining,
         reuse_until_expiry=settings.parameters.reuse == "until-expiry",
     )
 
 
 async def _region(ground: Ground, name: str, home: Home, store: Store | None, lookups: RateLimit) -> Region:
-    settings, clock, tasks = ground.settings, ground.clock, ground.tasks
+    settings, clock, tasks, metrics = ground.settings, ground.clock, ground.tasks, ground.metrics
     client = await ground.clients.enter_async_context(aws.client("kms", region=name, endpoint=settings.kms.endpoint))
     max_entries = settings.parameters.max_entries
-    kms = AwsKms(client=client, clock=clock, call_limit=ground.call_limit)
+    metrics.credentials_expiry_seconds.set_function(partial(aws.credentials_expiry, client))
+    aws_kms = AwsKms(client=client, clock=clock, call_limit=ground.call_limit)
+    kms = GuardedKms(aws_kms, region=name, clock=clock, metrics=metrics)
     keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
     bucket, fleet = _shared_or_own(ground, name, home, store)
+    quota = Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks, metrics=metrics)
     parameters = Parameters(
         kms=kms,
-        quota=Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks),
+        quota=quota,
         keys=keys,
         clock=clock,
         tasks=tasks,
+        metrics=metrics,
         max_entries=max_entries,
         supersede=settings.parameters.supersede,
         fleet=fleet,
     )
+    metrics.quota_tokens.labels(name).set_function(quota.tokens)
+    metrics.quota_waiting.labels(name).set_function(lambda: quota.waiting)
+    metrics.cached_sets.labels(name).set_function(parameters.__len__)
     return Region(kms=kms, keys=keys, parameters=parameters)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from keybroker.audit import Audit, Record
     from keybroker.clock import Clock
+    from keybroker.metrics import Metrics
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Behaviour = Callable[[Any, Context], Awaitable[Message | None]]
@@ -39,6 +40,11 @@ RETURN_OVERHEAD = 0.02
 
 _OURS = "/keyimport.v1."
 _WATCH = "/grpc.health.v1.Health/Watch"
+# As the labels of grpc_server_handled_total have them everywhere.
+_CAMEL = {code.name: "".join(map(str.capitalize, code.name.split("_"))) for code in grpc.StatusCode} | {
+    "OK": "OK",
+    "CANCELLED": "Canceled",
+}
 _TOO_LATE = "The request's deadline passed before KMS answered."
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
@@ -58,9 +64,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
         watching: the calls that would last as long as the server, were they not ended.
     """
 
-    def __init__(self, *, audit_log: Audit, clock: Clock) -> None:
+    def __init__(self, *, audit_log: Audit, clock: Clock, metrics: Metrics) -> None:
         self._audit = audit_log
         self._clock = clock
+        self._metrics = metrics
         self.running: set[asyncio.Task[Any]] = set()
         self.watching: set[asyncio.Task[Any]] = set()
 
@@ -80,11 +87,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith(_OURS):
             return handler
         behaviour = partial(_streamed, handler.unary_stream) if handler.response_streaming else handler.unary_unary
+        inner = _translated(_within_deadline(behaviour))
         wrap = (
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
         return wrap(
-            partial(self._recorded, method.rpartition("/")[2], _translated(_within_deadline(behaviour))),
+            partial(self._counted, handler, method, partial(self._recorded, method.rpartition("/")[2], inner)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -93,6 +101,22 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if task := asyncio.current_task():
             self.running.add(task)
             task.add_done_callback(self.running.discard)
+
+    async def _counted(
+        self, handler: Any, method: str, behaviour: Behaviour, request: Any, context: Context
+    ) -> Message | None:
+        """By the names that gRPC's other servers give these counts."""
+        service, _, name = method[1:].partition("/")
+        call = ("server_stream" if handler.response_streaming else "unary", service, name)
+        self._metrics.started.labels(*call).inc()
+        started = self._clock.monotonic()
+        try:
+            return await behaviour(request, context)
+        finally:
+            record = audit.current()
+            self._metrics.handled.labels(*call, _CAMEL.get(record.code or "", "Unknown")).inc()
+            self._metrics.handling.labels(*call).observe(self._clock.monotonic() - started)
+            self._metrics.note_refusal(record.reason)
 
     async def _watched(self, behaviour: Behaviour, request: Any, context: Context) -> None:
         """A health Watch that can be ended: one left open would hold up the server's stop."""

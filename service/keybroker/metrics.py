@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from keybroker.errors import CallerRateExceeded, QuotaQueueFull, QuotaWaitExceedsDeadline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SHED = frozenset(each.reason for each in (QuotaWaitExceedsDeadline, QuotaQueueFull, CallerRateExceeded))
+_CALL = ["grpc_type", "grpc_service", "grpc_method"]
+_SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LONG = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900)
+_HOURS = tuple(3600.0 * hours for hours in (0.5, 1, 2, 4, 8, 12, 16, 20, 24))
 
 
 class Metrics:
@@ -10,26 +23,76 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.certificate_not_after_seconds = Gauge(
+        # What arrives. The names are those that gRPC's other servers have.
+        self.started = self._counter("grpc_server_started", "RPCs begun.", _CALL)
+        self.handled = self._counter("grpc_server_handled", "RPCs ended, by status.", [*_CALL, "grpc_code"])
+        self.handling = self._histogram("grpc_server_handling_seconds", "Time from begin to end of RPCs.", _LONG, _CALL)
+        self.parameters = self._counter(
+            "keybroker_parameters", "Parameter sets handed out, by where they came from.", ["source"]
+        )
+        self.joined = self._counter("keybroker_joined", "Requests that joined a fetch under way for the same set.")
+        self.shed = self._counter("keybroker_shed", "Requests refused for the load, by reason.", ["reason"])
+        self.set_remaining = self._histogram(
+            "keybroker_set_remaining_seconds", "How long the sets handed out were still valid.", _HOURS
+        )
+        self.cached_sets = self._gauge("keybroker_cached_sets", "Parameter sets in the cache.", ["region"])
+        # KMS and its quota.
+        self.kms_requests = self._counter(
+            "keybroker_kms_requests", "Requests to KMS; the outcome is ok or the reason.", ["operation", "outcome"]
+        )
+        self.kms_request_seconds = self._histogram(
+            "keybroker_kms_request_seconds", "How long KMS took to answer.", _SHORT, ["operation"]
+        )
+        self.kms_away = self._gauge("keybroker_kms_away", "1 while KMS is left alone because it failed.", ["region"])
+        self.quota_tokens = self._gauge(
+            "keybroker_quota_tokens", "Tokens of KMS's quota to be had at once, 0 to 1.", ["region"]
+        )
+        self.quota_waiting = self._gauge("keybroker_quota_waiting", "Requests in the line for KMS's quota.", ["region"])
+        self.quota_wait_seconds = self._histogram(
+            "keybroker_quota_wait_seconds", "How long requests waited in the line for their token.", _LONG
+        )
+        self.credentials_expiry_seconds = self._gauge(
+            "keybroker_credentials_expiry_seconds",
+            "When the broker's AWS credentials expire, in seconds since 1970; 0 if they do not.",
+        )
+        # The fleet's store.
+        self.store_failures = self._counter("keybroker_store_failures", "Exchanges with the store that failed.")
+        self.store_away = self._gauge("keybroker_store_away", "1 while the store is left alone because it failed.")
+        self.store_rejected_entries = self._counter(
+            "keybroker_store_rejected_entries",
+            "Entries of the store that did not open or were unsound: it has been written by another, or damaged.",
+        )
+        # What expires, and the process itself.
+        self.certificate_not_after_seconds = self._gauge(
             "keybroker_certificate_not_after_seconds",
             "When a listener's server certificate expires, in seconds since 1970.",
             ["listener"],
-            registry=self.registry,
         )
-        self.store_failures = Counter(
-            "keybroker_store_failures", "Exchanges with the store that failed.", registry=self.registry
-        )
-        self.store_away = Gauge(
-            "keybroker_store_away", "1 while the store is left alone because it failed.", registry=self.registry
-        )
-        self.store_rejected_entries = Counter(
-            "keybroker_store_rejected_entries",
-            "Entries of the store that did not open or were unsound: it has been written by another, or damaged.",
-            registry=self.registry,
-        )
-        self.certificate_reload_failures = Counter(
+        self.certificate_reload_failures = self._counter(
             "keybroker_certificate_reload_failures",
             "Changes of a listener's certificate files that could not be used.",
             ["listener"],
-            registry=self.registry,
         )
+        self.watched_material_seconds = self._gauge(
+            "keybroker_watched_material_seconds",
+            "Seconds until a watched key's material expires, at the last look; 0: it holds none, +Inf: it never does.",
+            ["name"],
+        )
+        self.watch_failures = self._counter("keybroker_watch_failures", "Looks at a watched key that failed.", ["name"])
+        self.event_loop_lag_seconds = self._histogram(
+            "keybroker_event_loop_lag_seconds", "How late the event loop ran what was due.", _SHORT
+        )
+
+    def note_refusal(self, reason: str | None) -> None:
+        """Counts a request that ended so, if it was refused for the load."""
+        if reason in _SHED:
+            self.shed.labels(reason).inc()
+
+    def _counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(name, meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(name, meaning, labels, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self.registry)

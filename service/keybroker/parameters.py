@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keybroker.fleet import Fleet
     from keybroker.keys import Keys
     from keybroker.kms import Kms
+    from keybroker.metrics import Metrics
     from keybroker.model import KeyArn, ParameterSet, Slot
     from keybroker.quota import Place, Quota
     from keybroker.tasks import Tasks
@@ -115,6 +116,7 @@ class Parameters:
         keys: Keys,
         clock: Clock,
         tasks: Tasks,
+        metrics: Metrics,
         max_entries: int,
         supersede: bool,
         fleet: Fleet | None = None,
@@ -127,6 +129,7 @@ class Parameters:
             keys: asked before a token is spent.
             clock: wall and monotonic time.
             tasks: runs the fetches.
+            metrics: counts those who join a fetch.
             max_entries: sets kept; the least recently used goes first.
             supersede: whether a newer set for a key ends the older ones of that key.
             fleet: the other replicas, if there are any.
@@ -136,11 +139,16 @@ class Parameters:
         self._keys = keys
         self._clock = clock
         self._tasks = tasks
+        self._metrics = metrics
         self._supersede = supersede
         self._fleet = fleet
         self._entries: Lru[Slot, _Entry] = Lru(max_entries)
         self._fetches: dict[Slot, _Fetch] = {}
         self._issuing: WeakValueDictionary[KeyArn, asyncio.Lock] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        """Sets in the cache."""
+        return len(self._entries)
 
     async def shared(self, slot: Slot, ask: Ask) -> tuple[ParameterSet, Source]:
         """The slot's set: cached, of a fetch under way, or of a new one.
@@ -160,6 +168,7 @@ class Parameters:
                 fetch = self._fetches[slot] = self._start(slot, ask)
                 fetch.task.add_done_callback(partial(self._finished, fetch))
             else:
+                self._metrics.joined.inc()
                 self._join(fetch, ask.caller)
             entry = await self._wait_for(fetch, ask)
             ask = replace(ask, described=False)

@@ -12,6 +12,7 @@ from keybroker.errors import QuotaQueueFull
 if TYPE_CHECKING:
     from keybroker.bucket import Bucket
     from keybroker.clock import Clock
+    from keybroker.metrics import Metrics
     from keybroker.tasks import Tasks
 
 SLOW_DOWN = 60.0
@@ -28,12 +29,14 @@ class Place:
     Attributes:
         caller: in whose name it waits.
         patience: the monotonic time after which its turn is of no use.
+        joined: the monotonic time at which it began to wait.
         turned: done when it has its turn.
     """
 
-    def __init__(self, quota: Quota, caller: str, patience: float) -> None:
+    def __init__(self, quota: Quota, caller: str, *, joined: float, patience: float) -> None:
         self._quota = quota
         self.caller = caller
+        self.joined = joined
         self.patience = patience
         self.turned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -68,7 +71,7 @@ class Quota:
     every other caller for each of its own. When the line is full, a place is taken from the caller who holds the most.
     """
 
-    def __init__(self, *, bucket: Bucket, limit: int, clock: Clock, tasks: Tasks) -> None:
+    def __init__(self, *, bucket: Bucket, limit: int, clock: Clock, tasks: Tasks, metrics: Metrics) -> None:
         """A full bucket and an empty line.
 
         Args:
@@ -76,13 +79,15 @@ class Quota:
             limit: places in the line.
             clock: monotonic time and sleep.
             tasks: runs the line.
+            metrics: measures the wait.
         """
         self._bucket = bucket
         self._limit = limit
         self._clock = clock
         self._tasks = tasks
+        self._metrics = metrics
         self._lines: OrderedDict[str, deque[Place]] = OrderedDict()  # in the order of the next turns
-        self._waiting = 0
+        self.waiting = 0
         self._turn_at = clock.monotonic()
         self._paused_until = self._turn_at
         self.reserved = asyncio.Event()
@@ -95,9 +100,9 @@ class Quota:
             QuotaQueueFull: the line is full and no caller holds more places than this one would.
         """
         self.require_room(caller)
-        if self._waiting >= self._limit:
+        if self.waiting >= self._limit:
             self._make_room()
-        place = Place(self, caller, patience)
+        place = Place(self, caller, joined=self._clock.monotonic(), patience=patience)
         self._append(place)
         if not self._running:
             self._running = True
@@ -110,7 +115,7 @@ class Quota:
         Raises:
             QuotaQueueFull
         """
-        if self._waiting >= self._limit and self._is_greediest(caller):
+        if self.waiting >= self._limit and self._is_greediest(caller):
             raise QuotaQueueFull(retry_after=self.expected_wait(caller))
 
     def rehome(self, place: Place, caller: str) -> None:
@@ -125,7 +130,7 @@ class Quota:
         line = self._lines.get(place.caller)
         if line and place in line:
             line.remove(place)
-            self._waiting -= 1
+            self.waiting -= 1
             if not line:
                 del self._lines[place.caller]
 
@@ -140,6 +145,12 @@ class Quota:
     def ahead_of(self, place: Place) -> int:
         """How many have their turn before a place in the line."""
         return self._ahead_at(place.caller, self._lines[place.caller].index(place))
+
+    def tokens(self) -> float:
+        """How much of a token is to be had at once, 0 to 1."""
+        if self.reserved.is_set():
+            return 0.0
+        return max(0.0, 1 - self._bucket.estimate() / self._bucket.interval())
 
     def slow_down(self) -> None:
         """KMS has throttled: half the rate for a minute, beginning with a pause."""
@@ -163,7 +174,7 @@ class Quota:
 
     def _append(self, place: Place) -> None:
         self._lines.setdefault(place.caller, deque()).append(place)
-        self._waiting += 1
+        self.waiting += 1
 
     def _greediest(self) -> str:
         return max(self._lines, key=lambda caller: len(self._lines[caller]))
@@ -211,10 +222,11 @@ class Quota:
         while self._lines:
             caller, line = self._lines.popitem(last=False)
             place = line.popleft()
-            self._waiting -= 1
+            self.waiting -= 1
             if line:
                 self._lines[caller] = line  # to the end: the others' turn first
             if not place.turned.done():  # one that is being cancelled spends no token
                 place.turned.set_result(None)
+                self._metrics.quota_wait_seconds.observe(self._clock.monotonic() - place.joined)
                 return True
         return False

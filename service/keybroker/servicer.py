@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keybroker.broker import Broker
     from keybroker.clock import Clock
     from keybroker.limits import RateLimit
+    from keybroker.metrics import Metrics
     from keybroker.model import Caller, ParameterSet, ParametersRequest, Source
     from keybroker.parameters import Waiting
 
@@ -35,6 +36,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
         identify: Callable[[Context], Caller],
         requests: RateLimit,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         """Serves the broker.
 
@@ -43,11 +45,13 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
             identify: who calls; raises errors.CallerUnauthenticated.
             requests: what a caller may ask for.
             clock: for deadlines and expirations.
+            metrics: counts the keys of a batch that are refused for the load.
         """
         self._broker = broker
         self._identify = identify
         self._requests = requests
         self._clock = clock
+        self._metrics = metrics
 
     async def GetParametersForImport(  # noqa: N802 -- the RPC's name
         self, request: pb.GetParametersForImportRequest, context: Context
@@ -95,13 +99,28 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
 
         async with aclosing(batch.answers(get, wanted, clock=self._clock, deadline=deadline)) as news:
             async for told in news:
-                yield _message(told)
+                yield self._told(told)
 
     async def GetKeyImportStatus(  # noqa: N802 -- the RPC's name
         self, request: pb.GetKeyImportStatusRequest, context: Context
     ) -> pb.GetKeyImportStatusResponse:
         caller = self._admit(context)
         return wire.status_response(await self._broker().status(caller, request.key_id))
+
+    def _told(self, told: batch.Answer | batch.Progress) -> pb.BatchGetParametersForImportResponse:
+        """What is told of one key of many; an answer once it is on record."""
+        message = pb.BatchGetParametersForImportResponse(key_id=told.key_id)
+        if isinstance(told, batch.Progress):
+            message.progress.CopyFrom(wire.progress(told.outlook))
+        elif isinstance(told.outcome, errors.BrokerError):
+            log_refusal(told.outcome)
+            self._metrics.note_refusal(told.outcome.reason)
+            told.record.end(CODES[told.outcome.reason].name, told.outcome.reason)
+            message.error.CopyFrom(to_status(told.outcome, told.record.correlation_id or ""))
+        else:
+            told.record.end("OK")
+            message.parameters.CopyFrom(wire.parameters_response(*told.outcome))
+        return message
 
     def _admit(self, context: Context) -> Caller:
         caller = self._identify(context)
@@ -111,18 +130,3 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
 
     def _deadline(self, context: Context) -> float:
         return self._clock.monotonic() + time_left(context)
-
-
-def _message(told: batch.Answer | batch.Progress) -> pb.BatchGetParametersForImportResponse:
-    """What is told of one key of many; an answer once it is on record."""
-    message = pb.BatchGetParametersForImportResponse(key_id=told.key_id)
-    if isinstance(told, batch.Progress):
-        message.progress.CopyFrom(wire.progress(told.outlook))
-    elif isinstance(told.outcome, errors.BrokerError):
-        log_refusal(told.outcome)
-        told.record.end(CODES[told.outcome.reason].name, told.outcome.reason)
-        message.error.CopyFrom(to_status(told.outcome, told.record.correlation_id or ""))
-    else:
-        told.record.end("OK")
-        message.parameters.CopyFrom(wire.parameters_response(*told.outcome))
-    return message

@@ -55,7 +55,7 @@ class Replica:
             store=self.store, account=ACCOUNT, region=REGION, rate=rate, share=share,
             fleet_size=fleet_size, clock=self.clock, tasks=self.tasks,
         )  # fmt: skip
-        return Quota(bucket=bucket, limit=1000, clock=self.clock, tasks=self.tasks)
+        return Quota(bucket=bucket, limit=1000, clock=self.clock, tasks=self.tasks, metrics=self.metrics)
 
 
 @asynccontextmanager

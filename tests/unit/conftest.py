@@ -12,6 +12,7 @@ from keybroker.bucket import LocalBucket
 from keybroker.grants import grants_of
 from keybroker.keys import Keys
 from keybroker.limits import RateLimit
+from keybroker.metrics import Metrics
 from keybroker.model import Caller, ParametersRequest, Sharing, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
@@ -91,9 +92,11 @@ class BenchMaker:
         policy: Policy = POLICY,
     ) -> Bench:
         """One Region's worth of broker, serving both Regions of HOME."""
-        clock, tasks = self._clock, self._tasks
+        clock, tasks, metrics = self._clock, self._tasks, Metrics()
         kms = FakeKms(clock)
-        quota = Quota(bucket=LocalBucket(rate=rate, clock=clock), limit=queue, clock=clock, tasks=tasks)
+        quota = Quota(
+            bucket=LocalBucket(rate=rate, clock=clock), limit=queue, clock=clock, tasks=tasks, metrics=metrics
+        )
         lookups = RateLimit(rate=1e6, burst=1e6, clock=clock)
         keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
         parameters = Parameters(
@@ -102,6 +105,7 @@ class BenchMaker:
             keys=keys,
             clock=clock,
             tasks=tasks,
+            metrics=metrics,
             max_entries=max_entries,
             supersede=supersede,
         )
@@ -112,6 +116,7 @@ class BenchMaker:
             regions=dict.fromkeys(HOME.regions, region),
             clock=clock,
             tasks=tasks,
+            metrics=metrics,
             min_remaining=3600.0,
             reuse_until_expiry=reuse_until_expiry,
         )

@@ -299,7 +299,7 @@ def test_a_star_stays_in_its_place(pattern: str, name: str, matches: bool) -> No
 
 
 def test_what_no_grant_allows_is_denied() -> None:
-    """Local callers may all but delete while no callers are named; with names, only what they name, discard and status."""
+    """Local callers may all but delete while no callers are named; else only what is named, discard and status."""
     local = grants_of((), local_callers={"local"})
     named = grants_of(
         [("ops", ("arn:aws:kms:us-east-1:*:key/*",), (Operation.GetParametersForImport,))], local_callers={"local"}

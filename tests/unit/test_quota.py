@@ -9,6 +9,7 @@ import pytest
 
 from keybroker.bucket import LocalBucket
 from keybroker.errors import QuotaQueueFull
+from keybroker.metrics import Metrics
 from keybroker.quota import SLOW_DOWN, Quota
 from tests.clock import settle
 
@@ -22,7 +23,9 @@ class Line:
     """Requests that note when they had their turn."""
 
     def __init__(self, clock: FakeClock, tasks: Tasks, *, rate: float = 1.0, limit: int = 1000) -> None:
-        self.quota = Quota(bucket=LocalBucket(rate=rate, clock=clock), limit=limit, clock=clock, tasks=tasks)
+        self.quota = Quota(
+            bucket=LocalBucket(rate=rate, clock=clock), limit=limit, clock=clock, tasks=tasks, metrics=Metrics()
+        )
         self.turns: list[tuple[str, float]] = []
         self._clock = clock
         self._start = clock.monotonic()
@@ -87,7 +90,7 @@ async def test_expected_wait_is_what_the_wait_turns_out_to_be(clock: FakeClock, 
 @pytest.mark.parametrize("crowd", [("alice",) * 7, ("alice", "bob") * 5, ("a", "b", "c", "a", "a", "d", "b")])
 async def test_every_place_knows_its_wait(clock: FakeClock, tasks: Tasks, crowd: tuple[str, ...]) -> None:
     """For any crowd, each place's expected wait at the start equals the time of its turn."""
-    quota = Quota(bucket=LocalBucket(rate=1.0, clock=clock), limit=100, clock=clock, tasks=tasks)
+    quota = Quota(bucket=LocalBucket(rate=1.0, clock=clock), limit=100, clock=clock, tasks=tasks, metrics=Metrics())
     start = clock.monotonic()
     places = [quota.join(caller, float("inf")) for caller in crowd]
     expected = [place.expected_wait() for place in places]
