@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "seal-key":
         return _seal_key()
+    if arguments.command == "wait":
+        return _wait(arguments)
     try:
         settings = settings_file.load(arguments.config)
     except settings_file.SettingsError as error:
@@ -44,6 +46,36 @@ def _seal_key() -> int:
 
     print(new_key())  # noqa: T201 -- as above
     return EXIT_OK
+
+
+def _wait(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from keybroker.wait import wait  # noqa: PLC0415 -- the other commands may do without gRPC
+
+    tls = (arguments.ca, arguments.certificate, arguments.private_key)
+    if any(tls) and not all(tls):
+        print("mutual TLS needs --ca, --certificate and --private-key", file=sys.stderr)  # noqa: T201 -- as above
+        return EXIT_BAD_SETTINGS
+    try:
+        said = wait(arguments.target, tls=tls if all(tls) else None, timeout=arguments.timeout)
+    except OSError as error:
+        print(f"{error.filename}: cannot be read: {error.strerror}", file=sys.stderr)  # noqa: T201 -- as above
+        return EXIT_BAD_SETTINGS
+    if said is None:
+        return EXIT_OK
+    print(f"{arguments.target} is not SERVING after {arguments.timeout:g} s: {said}", file=sys.stderr)  # noqa: T201 -- as above
+    return EXIT_FAILED
+
+
+def _seconds(text: str) -> float:
+    number = text.removesuffix("s")
+    try:
+        seconds = float(number)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds <= 86400:  # noqa: PLR2004 -- a day
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds such as 60 or 60s")
+    return seconds
 
 
 def _serve(settings: settings_file.Settings, path: Path) -> int:
@@ -76,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="the settings, in TOML")
     text = "print a new seal key for the fleet's store; keep it in a file only the broker can read"
     commands.add_parser("seal-key", help=text, description=text)
+    text = "return when a broker is SERVING: for init containers and health checks"
+    waiting = commands.add_parser("wait", help=text, description=text)
+    waiting.add_argument("--target", required=True, metavar="ADDRESS", help="unix:PATH or tcp:HOST:PORT")
+    waiting.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="60 by default; 0 asks once")
+    for name, what in (("ca", "the server's CA"), ("certificate", "the client's"), ("private-key", "the client's")):
+        waiting.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"for mutual TLS: {what}, PEM")
     return parser
 
 

@@ -16,13 +16,14 @@ from grpc_health.v1.health import aio as health_aio
 
 from keybroker import errors, listeners
 from keybroker.audit import Audit
-from keybroker.build import Ground, build_broker, open_store, policy_of
+from keybroker.build import Ground, build_broker, open_store, policy_of, upkeep
 from keybroker.certificates import Certificates
 from keybroker.home import find_home
 from keybroker.interceptors import LONGEST_DEADLINE, Interceptor
 from keybroker.kms import CALL_LIMIT
 from keybroker.limits import RateLimit
 from keybroker.metrics import Metrics
+from keybroker.notify import notify
 from keybroker.ops import ops_server
 from keybroker.reflection import SERVICE, add_reflection
 from keybroker.servicer import KeyImportServicer
@@ -45,6 +46,9 @@ DRAIN = 10.0
 
 NEWS = 0.2
 """Seconds for the news that the broker is stopping to reach those who watch its health."""
+
+LAG_INTERVAL = 0.5
+"""Seconds between two measurements of how late the event loop is."""
 
 CERTIFICATE_CHECK = 5.0
 """Seconds between two looks at the certificate files."""
@@ -96,6 +100,7 @@ class App:
         self._stop = asyncio.Event()
         self._store: Store | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._upkeep: list[asyncio.Task[None]] = []
         self.ports: list[int] = []
         self.ops_port: int | None = None
 
@@ -170,6 +175,7 @@ class App:
     async def _run(self) -> None:
         starting = asyncio.create_task(self._become_ready())
         watching = asyncio.create_task(self._watch_certificates())
+        measuring = asyncio.create_task(self._measure_lag())
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,15 +183,24 @@ class App:
                 starting.result()  # raises WrongAccount
                 await stopping
         finally:
-            for task in (starting, watching, stopping):
+            tasks = (starting, watching, measuring, stopping, *self._upkeep)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(starting, watching, stopping, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch_certificates(self) -> None:
         while self._certificates:
             await self._clock.sleep(self._certificate_check)
             for certificates in self._certificates:
                 certificates.reload()
+
+    async def _measure_lag(self) -> None:
+        """Real time, whatever the clock is: what is measured is this very process."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_INTERVAL
+            await asyncio.sleep(LAG_INTERVAL)
+            self._ground.metrics.event_loop_lag_seconds.observe(max(0.0, loop.time() - due))
 
     def _bind_all(self) -> None:
         try:
@@ -243,7 +258,10 @@ class App:
                 _log.warning("not ready", extra={"reason": error.reason, "cause": error.__cause__})
                 await self._clock.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads a fleet's attempts
                 delay = min(delay * 2, 30.0)
+        broker = self._broker
+        self._upkeep = [asyncio.create_task(each.run()) for each in upkeep(self._ground, home, broker)]
         await self._set_health(serving=True)
+        notify("READY=1")
         _log.info("serving", extra={"account": home.account, "partition": home.partition, "regions": home.regions})
 
     async def _set_health(self, *, serving: bool) -> None:
@@ -255,6 +273,7 @@ class App:
         if self._listening:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
+        notify("STOPPING=1")
         await self._health.enter_graceful_shutdown()
         stopping = [asyncio.create_task(server.stop(DRAIN)) for server in self._servers]
         await asyncio.sleep(NEWS)

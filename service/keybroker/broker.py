@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from keybroker.parameters import Parameters, Waiting
     from keybroker.policy import Policy
+    from keybroker.quota import Quota
     from keybroker.tasks import Tasks
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Region:
 
     kms: Kms
     keys: Keys
+    quota: Quota
     parameters: Parameters
 
 
@@ -85,7 +87,7 @@ class Broker:
         """
         self._home = home
         self.policy = policy
-        self._regions = regions
+        self.regions = regions
         self._clock = clock
         self._tasks = tasks
         self._metrics = metrics
@@ -98,7 +100,7 @@ class Broker:
         """A parameter set, and where it came from. As one key of many, `waiting` shows how far it is."""
         key = self._authorize(caller, Operation.GetParametersForImport, request.key_id)  # 1 to 3
         self.policy.require_allowed(request.wrapping, key.partition)  # 4  nothing deprecated, before any I/O
-        region = self._regions[key.region]
+        region = self.regions[key.region]
         facts = region.keys.known(key)
         described = facts is None
         if described:
@@ -125,7 +127,7 @@ class Broker:
     async def import_key_material(self, caller: Caller, request: ImportRequest, deadline: float) -> MaterialChange:
         """Imports wrapped key material, once."""
         key = self._authorize(caller, Operation.ImportKeyMaterial, request.key_id)
-        region = self._regions[key.region]
+        region = self.regions[key.region]
         known_set = region.parameters.find(key, request.import_token)
         if known_set:
             audit.current().note_used_set(known_set)
@@ -137,18 +139,18 @@ class Broker:
     ) -> MaterialChange:
         """Deletes key material, once."""
         key = self._authorize(caller, Operation.DeleteImportedKeyMaterial, key_id)
-        kms = self._regions[key.region].kms
+        kms = self.regions[key.region].kms
         return await self._uninterrupted(key, kms.delete_imported_key_material(key, key_material_id), deadline)
 
     async def discard(self, caller: Caller, key_id: str, import_token: bytes) -> None:
         """Forgets a set."""
         key = self._authorize(caller, Operation.DiscardParameters, key_id)
-        await self._regions[key.region].parameters.forget(key, import_token)
+        await self.regions[key.region].parameters.forget(key, import_token)
 
     async def status(self, caller: Caller, key_id: str) -> KeyDescription:
         """The key as KMS describes it now."""
         key = self._authorize(caller, Operation.GetKeyImportStatus, key_id)
-        return await self._regions[key.region].keys.describe(key, caller.name)
+        return await self.regions[key.region].keys.describe(key, caller.name)
 
     def _authorize(self, caller: Caller, operation: Operation, key_id: str) -> KeyArn:
         key = KeyArn.parse(key_id, self._home)  # 1  a full ARN, or refused

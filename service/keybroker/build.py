@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 from keybroker import aws
 from keybroker.broker import Broker, Region
 from keybroker.bucket import LocalBucket
-from keybroker.errors import StartError
+from keybroker.errors import BrokerError, StartError
 from keybroker.grants import grants_of
 from keybroker.guarded_kms import GuardedKms
 from keybroker.keys import Keys
 from keybroker.kms import AwsKms
 from keybroker.limits import RateLimit
+from keybroker.model import WrappingChoice
 from keybroker.parameters import Parameters
 from keybroker.policy import Policy
+from keybroker.prefetch import Prefetch
 from keybroker.quota import Quota
+from keybroker.watch import Watch
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -109,6 +112,33 @@ async def open_store(ground: Ground) -> Store | None:
     )
 
 
+def upkeep(ground: Ground, home: Home, broker: Broker) -> list[Prefetch | Watch]:
+    """What the broker does without being asked.
+
+    Raises:
+        StartError: a key cannot be one of the home's, or its wrapping is not allowed.
+    """
+    settings, clock = ground.settings, ground.clock
+    done: list[Prefetch | Watch] = []
+    try:
+        if settings.prefetch:
+            keys = [
+                (each.key_id, WrappingChoice(algorithm=each.wrapping_algorithm, key_spec=each.wrapping_key_spec))
+                for each in settings.prefetch
+            ]
+            min_remaining = settings.parameters.min_remaining
+            done.append(Prefetch(keys, broker=broker, home=home, clock=clock, min_remaining=min_remaining))
+        if settings.watch:
+            keys_by_name, warn_before = settings.watch.keys, settings.watch.warn_before
+            watch = Watch(
+                keys_by_name, warn_before=warn_before, broker=broker, home=home, clock=clock, metrics=ground.metrics
+            )
+            done.append(watch)
+    except BrokerError as error:
+        raise StartError(f"{'watch' if done or not settings.prefetch else 'prefetch'}: {error.reason}") from error
+    return done
+
+
 async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broker:
     """A broker at home, with a KMS client for each Region."""
     settings = ground.settings
@@ -150,7 +180,7 @@ async def _region(ground: Ground, name: str, home: Home, store: Store | None, lo
     metrics.quota_tokens.labels(name).set_function(quota.tokens)
     metrics.quota_waiting.labels(name).set_function(lambda: quota.waiting)
     metrics.cached_sets.labels(name).set_function(parameters.__len__)
-    return Region(kms=kms, keys=keys, parameters=parameters)
+    return Region(kms=kms, keys=keys, quota=quota, parameters=parameters)
 
 
 def _shared_or_own(ground: Ground, region: str, home: Home, store: Store | None) -> tuple[Bucket, Fleet | None]:

@@ -56,6 +56,7 @@ class Ask:
         min_remaining: seconds the set is still valid at least.
         deadline: monotonic; an expected wait beyond it is refused at once.
         described: whether KMS has just been asked whether the key takes imports.
+        warming: whether the set is for the cache, and not for a caller's hands.
         waiting: for one key of many, where it can be seen how far it is. If such callers alone wait for a fetch and all
             leave, it is given up, unless its token is spent.
     """
@@ -64,6 +65,7 @@ class Ask:
     min_remaining: float
     deadline: float
     described: bool
+    warming: bool = False
     waiting: Waiting | None = None
 
 
@@ -74,6 +76,7 @@ class _Entry:
     parameters: ParameterSet
     expires: float
     source: Source
+    handed_out: bool = False
     retired: bool = False
 
 
@@ -160,6 +163,7 @@ class Parameters:
             entry = self._entries.get(slot)
             if entry and self._remaining(entry) >= ask.min_remaining:
                 if not await self._ended(entry):
+                    entry.handed_out |= not ask.warming
                     return entry.parameters, Source.CACHE
                 continue
             self._keys.require_not_refused(slot.key)
@@ -174,6 +178,7 @@ class Parameters:
             ask = replace(ask, described=False)
             enough = self._remaining(entry) >= ask.min_remaining
             if enough and not entry.retired:  # else imported or superseded by another caller before this one woke
+                entry.handed_out |= not ask.warming
                 return entry.parameters, entry.source
             if entry.source is Source.KMS and not entry.retired:
                 raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
@@ -189,6 +194,15 @@ class Parameters:
         if self._remaining(entry) < ask.min_remaining:
             raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
         return entry.parameters
+
+    def wants_warming(self, slot: Slot, min_remaining: float) -> bool:
+        """Whether the slot is without a usable set, and without one that may be in callers' hands."""
+        entry = self._entries.get(slot)
+        if entry is None:
+            return True
+        # What came from the store may have been handed out by others.
+        held = entry.handed_out or entry.source is Source.STORE
+        return self._remaining(entry) < (0 if held else min_remaining)
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
         """The cached set of this key with this token."""

@@ -288,6 +288,31 @@ class OpsSettings(_Section):
         return value
 
 
+class PrefetchSettings(_Section):
+    """A key whose set is fetched before anyone asks."""
+
+    key_id: str = Field(min_length=1, max_length=2048)
+    wrapping_algorithm: _Algorithm | None = None
+    wrapping_key_spec: _KeySpec | None = None
+
+
+class WatchSettings(_Section):
+    """Keys whose imported material expires, by the names that metrics and log show."""
+
+    keys: dict[str, str] = Field(min_length=1)
+    warn_before: Seconds = Field(default=30 * 86400.0, ge=0, le=365 * 86400.0)
+
+    @field_validator("keys")
+    @classmethod
+    def _check_keys(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name, re.ASCII):
+                raise ValueError(
+                    f"holds the name {name!r}; names have 1 to 64 letters, digits, dots, dashes and underscores"
+                )
+        return value
+
+
 class StoreSettings(_Section):
     """The fleet's shared store, Redis or Valkey; relative paths start at the settings file."""
 
@@ -339,6 +364,8 @@ class Settings(_Section):
     audit: AuditSettings = AuditSettings()
     ops: OpsSettings | None = None
     store: StoreSettings | None = None
+    prefetch: tuple[PrefetchSettings, ...] = Field(default=(), strict=False)
+    watch: WatchSettings | None = None
 
     @property
     def version(self) -> str:

@@ -109,7 +109,7 @@ class BenchMaker:
             max_entries=max_entries,
             supersede=supersede,
         )
-        region = Region(kms=kms, keys=keys, parameters=parameters)
+        region = Region(kms=kms, keys=keys, quota=quota, parameters=parameters)
         broker = Broker(
             home=HOME,
             policy=policy,

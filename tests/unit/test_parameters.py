@@ -194,7 +194,7 @@ async def test_a_set_consumed_before_a_waiter_wakes_is_not_handed_to_it(bench: B
     waiter = asyncio.ensure_future(bench.get(KEY))
     await settle()
     bench.kms.gate.set()
-    while not bench.kms.issued or bench.broker._regions["us-east-1"].parameters.find(KEY, b"token 0") is None:
+    while not bench.kms.issued or bench.broker.regions["us-east-1"].parameters.find(KEY, b"token 0") is None:
         await asyncio.sleep(0)
     assert not waiter.done()
     await bench.broker.discard(Caller(name="bob", listener="unix:/x"), str(KEY), b"token 0")

@@ -1,0 +1,115 @@
+"""Sets are fetched before anyone asks: with quota nobody waits for, and never in the place of one in callers' hands."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keybroker import errors
+from keybroker.model import Source, WrappingAlgorithm, WrappingChoice
+from keybroker.prefetch import Prefetch
+from tests.clock import settle
+from tests.fake_kms import HOME, key_arn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.unit.conftest import Bench, BenchMaker
+
+KEY, OTHER = key_arn(1), key_arn(2)
+ANY = WrappingChoice()
+HOUR, DAY = 3600.0, 86400.0
+
+
+@asynccontextmanager
+async def prefetching(bench: Bench, *keys: object) -> AsyncIterator[None]:
+    """Prefetches for these keys."""
+    prefetch = Prefetch(
+        [(str(key), ANY) for key in keys], broker=bench.broker, home=HOME, clock=bench.clock, min_remaining=HOUR
+    )
+    running = asyncio.ensure_future(prefetch.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_first_caller_finds_a_set(make_bench: BenchMaker) -> None:
+    """Of each key, without a wait."""
+    bench = make_bench(rate=0.25)
+    async with prefetching(bench, KEY, OTHER):
+        await bench.clock.advance(60)
+        answers = [await bench.get(key) for key in (KEY, OTHER)]
+
+    assert [source for _, source in answers] == [Source.CACHE] * 2
+    assert {each.slot.key for each in bench.kms.issued} == {KEY, OTHER}
+
+
+async def test_a_set_nobody_has_is_renewed(make_bench: BenchMaker) -> None:
+    """Before it is too old to be handed out."""
+    bench = make_bench()
+    async with prefetching(bench, KEY):
+        await bench.clock.advance(DAY - HOUR / 2)
+        first, second = bench.kms.issued
+        answer, source = await bench.get(KEY)
+
+    assert (answer, source) == (second, Source.CACHE)
+    assert first != second
+
+
+async def test_a_set_in_callers_hands_is_left_alone_until_it_expires(make_bench: BenchMaker) -> None:
+    """A newer one might end it while they wrap."""
+    bench = make_bench()
+    async with prefetching(bench, KEY):
+        await settle()
+        await bench.get(KEY)
+        await bench.clock.advance(DAY - HOUR / 2)
+        while_held = len(bench.kms.issued)
+        await bench.clock.advance(HOUR)
+
+    assert while_held == 1
+    assert len(bench.kms.issued) == 2
+
+
+async def test_callers_in_the_line_go_first(make_bench: BenchMaker) -> None:
+    """Nothing is prefetched while anyone waits."""
+    bench = make_bench(rate=0.25)
+    waiting = [asyncio.ensure_future(bench.get(key_arn(10 + n))) for n in range(5)]
+    await settle()
+    async with prefetching(bench, KEY):
+        await bench.clock.advance(30)
+
+    await asyncio.gather(*waiting)
+    assert [each.slot.key for each in bench.kms.issued] == [*(key_arn(10 + n) for n in range(5)), KEY]
+
+
+async def test_a_key_that_cannot_be_had_does_not_keep_the_others_from_theirs(make_bench: BenchMaker) -> None:
+    """It is logged, and tried again in the next round."""
+    bench = make_bench()
+    bench.kms.fail("describe_key", errors.KeyNotFound())
+    async with prefetching(bench, KEY, OTHER):
+        await bench.clock.advance(120)
+
+    assert {each.slot.key for each in bench.kms.issued} == {KEY, OTHER}
+
+
+@pytest.mark.parametrize(
+    ("key_id", "choice", "error"),
+    [
+        ("alias/root", ANY, errors.AliasNotAllowed),
+        ("arn:aws:kms:us-east-1:999988887777:key/1234abcd-12ab-34cd-56ef-1234567890ab", ANY, errors.ForeignAccount),
+        (str(KEY), WrappingChoice(algorithm=WrappingAlgorithm.SM2PKE), errors.WrappingAlgorithmNotAllowed),
+    ],
+)
+def test_what_could_never_be_had_is_refused_at_start(
+    make_bench: BenchMaker, key_id: str, choice: WrappingChoice, error: type[errors.BrokerError]
+) -> None:
+    """By its reason."""
+    bench = make_bench()
+
+    with pytest.raises(error):
+        Prefetch([(key_id, choice)], broker=bench.broker, home=HOME, clock=bench.clock, min_remaining=HOUR)
