@@ -106,7 +106,7 @@ async def test_a_broker_without_the_right_certificate_is_not_talked_to(
     """A certificate the credentials do not trust ends the connection before the first request."""
     credentials = grpc.ssl_channel_credentials(private_key=identity[0], certificate_chain=identity[1])
 
-    async with KeyImportClient(f"tcp:127.0.0.1:{tls_port}", credentials=credentials) as client:
+    async with KeyImportClient(f"tcp:127.0.0.1:{tls_port}", credentials=credentials, timeout=2) as client:
         with pytest.raises(KeyImportError) as raised:
             await client.get_parameters(KEY_ID)
 
@@ -169,7 +169,7 @@ async def test_the_channel_closes_when_the_block_fails(address: str) -> None:
 
 async def test_no_broker_is_unavailable(socket: str) -> None:
     """A question that reached nobody is an error of no reason, and no unknown outcome."""
-    async with KeyImportClient(socket) as client:
+    async with KeyImportClient(socket, timeout=0.5) as client:
         with pytest.raises(KeyImportError) as raised:
             await client.import_key_material(KEY_ID, bytes(32), never_expires=True)
 

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 import keyimport
 from keyimport import ErrorReason, KeyImportClient, KeyImportError, OutcomeUnknown
-from keyimport.errors import from_rpc
+from keyimport.rpc_errors import from_rpc
 from tests.client.fake_broker import KEY_ID, FakeBroker, details, refusal
 
 REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if name != "ERROR_REASON_UNSPECIFIED"]  # noqa: SIM118 -- no mapping

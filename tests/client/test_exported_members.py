@@ -17,7 +17,9 @@ def test_all_is_sorted_and_importable() -> None:
 
 
 def test_all_is_complete() -> None:
-    """What the package imports for its users it also lists."""
+    """What the package imports for its users, at once or when it is asked for, it also lists."""
+    assert keyimport.KeyImportClient.__name__ in keyimport.__all__
+
     public = {name for name, value in vars(keyimport).items() if name[0] != "_" and not inspect.ismodule(value)}
 
     assert public == set(keyimport.__all__)
@@ -48,3 +50,16 @@ def test_the_client_needs_neither_the_broker_nor_aws() -> None:
 
     assert "'keyimport'" in loaded
     assert not {"keybroker", "botocore", "aiobotocore", "boto3"} & {name.strip("'{} \n") for name in loaded.split(",")}
+
+
+def test_wrapping_loads_no_network_code() -> None:
+    """Whoever wraps on a machine without a network needs no gRPC for it."""
+    script = "import sys; from keyimport import wrap, Parameters, MaterialUnsuitable; print('grpc' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout  # noqa: S603 -- as above
+
+    assert loaded == "False\n"
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    """The name that is loaded late does not make every other one seem to exist."""
+    assert not hasattr(keyimport, "KeyImportClinet")

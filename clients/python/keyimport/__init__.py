@@ -13,8 +13,14 @@ async with KeyImportClient("unix:/run/keybroker/keybroker.sock") as client:
 ```
 """
 
+import typing
+
 __all__ = [
     "AliasNotAllowed",
+    "BatchNews",
+    "BatchParameters",
+    "BatchProgress",
+    "BatchRefusal",
     "BrokerCredentials",
     "BrokerFault",
     "CallerNotAuthorized",
@@ -33,6 +39,7 @@ __all__ = [
     "KeyIdMalformed",
     "KeyImportClient",
     "KeyImportError",
+    "KeyImportStatus",
     "KeyMaterialMismatch",
     "KeyMaterialRefused",
     "KeyMaterialUnreadable",
@@ -68,7 +75,6 @@ __all__ = [
     "wrap",
 ]
 
-from keyimport.client import DeletedKeyMaterial, ImportedKeyMaterial, KeyImportClient
 from keyimport.errors import (
     AliasNotAllowed,
     BrokerCredentials,
@@ -110,6 +116,15 @@ from keyimport.errors import (
     WrappingRefused,
     WrappingUnsuitable,
 )
+from keyimport.results import (
+    BatchNews,
+    BatchParameters,
+    BatchProgress,
+    BatchRefusal,
+    DeletedKeyMaterial,
+    ImportedKeyMaterial,
+    KeyImportStatus,
+)
 from keyimport.v1.key_import_pb2 import (
     ErrorReason,
     ImportType,
@@ -119,3 +134,16 @@ from keyimport.v1.key_import_pb2 import (
     WrappingKeySpec,
 )
 from keyimport.wrapping import Parameters, check_material, check_public_key, wrap
+
+if typing.TYPE_CHECKING:
+    from keyimport.client import KeyImportClient
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when it is first asked for: whoever wraps needs no network, and so loads no gRPC.
+    if name != "KeyImportClient":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from keyimport.client import KeyImportClient  # noqa: PLC0415 -- as above
+
+    globals()[name] = KeyImportClient
+    return KeyImportClient

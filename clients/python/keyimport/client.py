@@ -4,65 +4,39 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import grpc
 
 from keyimport import wrapping
-from keyimport.errors import ImportTokenRefused, OutcomeUnknown, from_rpc
+from keyimport.batch import BatchReader
+from keyimport.channel import check_target, open_channel
+from keyimport.errors import ImportTokenRefused, KeyImportError, OutcomeUnknown
+from keyimport.requests import batch_request, import_request, parameters_request
+from keyimport.results import DeletedKeyMaterial, ImportedKeyMaterial, KeyImportStatus, status_of
+from keyimport.retry import delay_before_retry
+from keyimport.rpc_errors import from_rpc
 from keyimport.v1 import key_import_pb2, key_import_pb2_grpc
 from keyimport.v1.key_import_pb2 import ImportType, Sharing, WrappingAlgorithm, WrappingKeySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from datetime import datetime, timedelta
     from types import TracebackType
 
+    from keyimport.results import BatchNews
     from keyimport.wrapping import Parameters
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
-# A token and a ciphertext are at most 6 KiB each; whatever is far larger is no message of this API.
-_MESSAGE_BYTES: Final = 64 * 1024
-_CHANNEL_OPTIONS: Final = (
-    # An import is sent once. gRPC would otherwise send again by itself, or when a DNS record's service config says so.
-    ("grpc.enable_retries", 0),
-    ("grpc.service_config_disable_resolution", 1),
-    # No proxy from the environment: it could answer in the broker's place.
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportedKeyMaterial:
-    """What was imported.
-
-    Attributes:
-        key_arn: the key's ARN.
-        key_material_id: the id KMS gave to the key material; empty unless the key is a symmetric encryption key.
-        public_key_sha256: SHA-256 of the public key it was wrapped under; empty if it was wrapped elsewhere.
-    """
-
-    key_arn: str
-    key_material_id: str
-    public_key_sha256: bytes = b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeletedKeyMaterial:
-    """What was deleted: the key's ARN and, of a symmetric encryption key, the key material's id."""
-
-    key_arn: str
-    key_material_id: str
-
 
 class KeyImportClient:
     """A connection to a broker, open inside ``async with``. What the broker refuses is raised as a `KeyImportError`.
+
+    Within its timeout a method asks again where the broker says when the same request can succeed (`retry_after`), and
+    those that change no key also where the broker is away for a moment. Where neither helps in the time left, the
+    last error is raised. Nothing else is tried again.
 
     Args:
         target: ``unix:PATH``, ``tcp:HOST:PORT`` or ``HOST:PORT``.
@@ -73,7 +47,7 @@ class KeyImportClient:
     def __init__(
         self, target: str, *, credentials: grpc.ChannelCredentials | None = None, timeout: float = 30.0
     ) -> None:
-        self._target = _grpc_target(target, encrypted=credentials is not None)
+        self._target = check_target(target, encrypted=credentials is not None)
         self._credentials = credentials
         self._timeout = timeout
         self._channel: grpc.aio.Channel | None = None
@@ -81,10 +55,7 @@ class KeyImportClient:
     async def __aenter__(self) -> Self:
         if self._channel is not None:
             raise RuntimeError("the client is open already")
-        if self._credentials is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=_CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(self._target, self._credentials, options=_CHANNEL_OPTIONS)
+        self._channel = open_channel(self._target, self._credentials)
         return self
 
     async def __aexit__(
@@ -118,16 +89,77 @@ class KeyImportClient:
             WrappingKeyRejected: the answer contradicts itself or the request.
             KeyImportError: the broker refused, or could not be reached.
         """
-        request = key_import_pb2.GetParametersForImportRequest(
-            key_id=key_id,
-            wrapping_algorithm=wrapping.algorithm_number(wrapping_algorithm),
-            wrapping_key_spec=wrapping.spec_number(wrapping_key_spec),
+        request = parameters_request(
+            key_id,
+            wrapping_algorithm=wrapping_algorithm,
+            wrapping_key_spec=wrapping_key_spec,
+            min_remaining_validity=min_remaining_validity,
             sharing=sharing,
         )
-        if min_remaining_validity is not None:
-            request.min_remaining_validity.FromTimedelta(min_remaining_validity)
         answer = await self._call(self._stub.GetParametersForImport, request, self._budget(timeout))
         return wrapping.checked(answer, request)
+
+    async def get_parameters_batch(
+        self,
+        key_ids: Iterable[str],
+        *,
+        wrapping_algorithm: WrappingAlgorithm.ValueType | str = WrappingAlgorithm.WRAPPING_ALGORITHM_UNSPECIFIED,
+        wrapping_key_spec: WrappingKeySpec.ValueType | str = WrappingKeySpec.WRAPPING_KEY_SPEC_UNSPECIFIED,
+        min_remaining_validity: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[BatchNews, None]:
+        """Get a parameter set for each of many keys, as KMS's quota lets them be had.
+
+        Nothing of a batch is tried again. Leaving the generator cancels the call, with `contextlib.aclosing` at once.
+
+        Args:
+            key_ids: 1 to 500 key ids or key ARNs, each once.
+            wrapping_algorithm: as for `get_parameters`.
+            wrapping_key_spec: as for `get_parameters`.
+            min_remaining_validity: as for `get_parameters`.
+            timeout: seconds for the whole batch; the broker refuses at once the keys whose turn comes later.
+
+        Yields:
+            For each key one `BatchParameters`, or one `BatchRefusal` with the error `get_parameters` would have raised,
+            in the order of their coming; before it any number of `BatchProgress`.
+
+        Raises:
+            WrappingKeyRejected: an answer is of a key that was not asked for, or had its answer.
+            KeyImportError: the broker refused the whole, or the stream broke off; keys not yet told of have no set.
+        """
+        request = batch_request(
+            key_ids,
+            wrapping_algorithm=wrapping_algorithm,
+            wrapping_key_spec=wrapping_key_spec,
+            min_remaining_validity=min_remaining_validity,
+        )
+        reader = BatchReader(request)
+        call = self._stub.BatchGetParametersForImport(request, timeout=self._budget(timeout)())
+        try:
+            async for answer in call:
+                if (news := reader.read(answer)) is not None:
+                    yield news
+            reader.finish()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, changes_key=False) from error
+        finally:
+            call.cancel()
+
+    async def status(self, key_id: str, *, timeout: float | None = None) -> KeyImportStatus:
+        """What KMS tells of a key now, such as whether an import of unknown outcome was made.
+
+        Args:
+            key_id: a key id or key ARN.
+            timeout: seconds.
+
+        Raises:
+            KeyImportError: the broker refused, answered for another key, or could not be reached.
+        """
+        request = key_import_pb2.GetKeyImportStatusRequest(key_id=key_id)
+        answer = await self._call(self._stub.GetKeyImportStatus, request, self._budget(timeout))
+        if not wrapping.names_key(answer.key_arn, key_id):
+            raise KeyImportError(f"the broker's answer is refused: it is for {answer.key_arn!r}, not for {key_id!r}")
+        return status_of(answer)
 
     async def import_key_material(
         self,
@@ -146,8 +178,8 @@ class KeyImportClient:
     ) -> ImportedKeyMaterial:
         """Get parameters, wrap the key material here, and import it.
 
-        A token that KMS does not accept (any more) is answered once, by a new set and a new wrapping. Nothing else is
-        tried again.
+        A token that KMS does not accept (any more) is answered once, by a new set and a new wrapping. An import is
+        sent again only where the broker says that the same request can succeed; where a call breaks off, never.
 
         Args:
             key_id: a key id or key ARN.
@@ -168,7 +200,7 @@ class KeyImportClient:
             OutcomeUnknown: look at the key before trying again.
             KeyImportError: see `keyimport.errors`.
         """
-        request = _import_request(
+        request = import_request(
             valid_to=valid_to,
             never_expires=never_expires,
             import_type=import_type,
@@ -211,12 +243,13 @@ class KeyImportClient:
         key_material_description: str = "",
         timeout: float | None = None,
     ) -> ImportedKeyMaterial:
-        """Import key material that was wrapped elsewhere, such as in an HSM; tried once.
+        """Import key material that was wrapped elsewhere, such as in an HSM.
 
+        It is sent again only where the broker says that the same request can succeed, and never wrapped again.
         `encrypted_key_material` is wrapped under the public key of the set that `import_token` is of. The other
         arguments and the errors are those of `import_key_material`.
         """
-        request = _import_request(
+        request = import_request(
             valid_to=valid_to,
             never_expires=never_expires,
             import_type=import_type,
@@ -286,54 +319,17 @@ class KeyImportClient:
         *,
         changes_key: bool = False,
     ) -> _Response:
-        try:
-            return await method(request, timeout=remaining())
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, changes_key=changes_key) from error
-
-
-def _grpc_target(target: str, *, encrypted: bool) -> str:
-    if target.startswith("unix:"):
-        if encrypted:
-            raise ValueError("a unix socket takes no TLS credentials")
-        return target
-    host, colon, port = target.removeprefix("tcp:").rpartition(":")
-    if not (colon and host and port.isdecimal()):
-        raise ValueError(f"{target!r} is none of unix:PATH, tcp:HOST:PORT and HOST:PORT")
-    # Whoever can answer in the broker's place can have the key material wrapped for himself.
-    if not encrypted and not _is_loopback(host.strip("[]")):
-        raise ValueError(f"{target!r} is not on this machine, so the connection needs TLS credentials")
-    return f"dns:///{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _import_request(
-    *,
-    valid_to: datetime | None,
-    never_expires: bool,
-    import_type: ImportType.ValueType,
-    key_material_id: str,
-    key_material_description: str,
-) -> key_import_pb2.ImportKeyMaterialRequest:
-    """The request, still without key, token and material."""
-    if (valid_to is not None) == never_expires:
-        raise ValueError("choose exactly one of valid_to and never_expires")
-    request = key_import_pb2.ImportKeyMaterialRequest(
-        import_type=import_type, key_material_id=key_material_id, key_material_description=key_material_description
-    )
-    if valid_to is None:
-        request.never_expires = True
-    elif valid_to.utcoffset() is None:
-        raise ValueError("valid_to needs a timezone")
-    else:
-        request.valid_to.FromDatetime(valid_to)
-    return request
+        attempt = 0
+        while True:
+            try:
+                return await method(request, timeout=remaining())
+            except grpc.aio.AioRpcError as cause:
+                attempt += 1
+                error = from_rpc(cause, changes_key=changes_key)
+                delay = delay_before_retry(error, attempt=attempt, changes_key=changes_key)
+                if delay is None or delay >= remaining():
+                    raise error from cause
+            await asyncio.sleep(delay)
 
 
 def _require_same_key(key_arn: str, key_id: str) -> None:

@@ -26,30 +26,14 @@ KeyImportError                   everything below, and reasons newer than this l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
-
-import grpc
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
-    from google.protobuf.duration_pb2 import Duration
-
-DOMAIN: Final = "keyimport"
-
-# Statuses that gRPC makes up by itself when a call breaks off, so that nobody can say what became of the request.
-_BROKEN_OFF: Final = frozenset(
-    {
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-    }
-)
+    # Only for its type: `keyimport wrap` runs where there is no network, and loads no gRPC.
+    import grpc
 
 
 class KeyImportError(Exception):
@@ -250,59 +234,3 @@ class WrappingKeyRejected(KeyImportError):
 
 class MaterialUnsuitable(KeyImportError, ValueError):
     """The key material cannot be wrapped that way: nothing was sent."""
-
-
-def from_rpc(error: grpc.aio.AioRpcError, *, changes_key: bool) -> KeyImportError:
-    """The typed form of a failed call.
-
-    Args:
-        error: what gRPC raised.
-        changes_key: whether the call changes the key, so that breaking off leaves the outcome open.
-    """
-    code = error.code()
-    message = error.details() or code.name
-    info = error_details_pb2.ErrorInfo()
-    retry_after: timedelta | None = None
-    field: str | None = None
-    for detail in _details(error):
-        match detail:
-            case error_details_pb2.ErrorInfo(domain=domain) if domain == DOMAIN:
-                info = detail
-            case error_details_pb2.RetryInfo(retry_delay=delay):
-                retry_after = _timedelta(delay)
-            case error_details_pb2.BadRequest(field_violations=[violation, *_]):
-                field = violation.field
-    kind = KeyImportError.by_reason.get(info.reason, KeyImportError)
-    if changes_key and not info.reason and code in _BROKEN_OFF:
-        kind = OutcomeUnknown
-        message = f"the call broke off ({message}); look at the key before trying again"
-    return kind(
-        message, reason=info.reason, code=code, retry_after=retry_after, field=field, metadata=dict(info.metadata)
-    )
-
-
-def _details(error: grpc.aio.AioRpcError) -> list[Message]:
-    """The details that can be read; what is damaged or of a foreign type is passed over."""
-    blob = (error.trailing_metadata() or grpc.aio.Metadata()).get("grpc-status-details-bin")
-    try:
-        packed = status_pb2.Status.FromString(blob).details if isinstance(blob, bytes) else []
-    except DecodeError:
-        return []
-    read: list[Message] = []
-    for detail in packed:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest):
-            message = kind()
-            try:
-                if detail.Unpack(message):
-                    read.append(message)
-            except DecodeError:
-                continue
-    return read
-
-
-def _timedelta(duration: Duration) -> timedelta | None:
-    try:
-        delay = duration.ToTimedelta()
-    except (ValueError, OverflowError):
-        return None
-    return delay if delay >= type(delay)() else None
