@@ -29,6 +29,7 @@ from keybroker.reflection import SERVICE, add_reflection
 from keybroker.servicer import KeyImportServicer
 from keybroker.settings import SettingsError
 from keybroker.tasks import Tasks
+from keybroker.tracing import OpenTelemetry, Untraced
 from keyimport.v1 import key_import_pb2_grpc
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class App:
             tasks=Tasks(),
             changes=Tasks(),
             metrics=Metrics(),
+            tracer=OpenTelemetry(settings.otel.endpoint) if settings.otel else Untraced(),
             clients=AsyncExitStack(),
             call_limit=call_limit,
         )
@@ -215,7 +217,9 @@ class App:
 
     def _bind(self, index: int, listener: Listener) -> None:
         certificates = self._certificates_of(index, listener)
-        interceptor = Interceptor(audit_log=self._audit, clock=self._clock, metrics=self._ground.metrics)
+        interceptor = Interceptor(
+            audit_log=self._audit, clock=self._clock, metrics=self._ground.metrics, tracer=self._ground.tracer
+        )
         self._interceptors.append(interceptor)
         server = grpc.aio.server(
             interceptors=[interceptor],
@@ -286,4 +290,5 @@ class App:
         await asyncio.gather(*stopping)
         await self._ground.changes.drain(self._ground.call_limit)
         await self._ground.tasks.drain(0)
+        await asyncio.to_thread(self._ground.tracer.close)
         _log.info("stopped")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keybroker.settings import Settings
     from keybroker.store import Store
     from keybroker.tasks import Tasks
+    from keybroker.tracing import Tracer
 
 _LOOKUPS_AT_ONCE = 20
 """Seconds' worth of look-ups that a caller may ask for at once."""
@@ -50,6 +51,7 @@ class Ground:
         tasks: the broker's own work, which ends with it.
         changes: imports and deletes, which the broker's end waits for.
         metrics: the process's.
+        tracer: where spans go.
         clients: closes connections when the broker ends.
         call_limit: seconds that one call to KMS may take.
     """
@@ -59,6 +61,7 @@ class Ground:
     tasks: Tasks
     changes: Tasks
     metrics: Metrics
+    tracer: Tracer
     clients: AsyncExitStack
     call_limit: float
 
@@ -162,7 +165,7 @@ async def _region(ground: Ground, name: str, home: Home, store: Store | None, lo
     max_entries = settings.parameters.max_entries
     metrics.credentials_expiry_seconds.set_function(partial(aws.credentials_expiry, client))
     aws_kms = AwsKms(client=client, clock=clock, call_limit=ground.call_limit)
-    kms = GuardedKms(aws_kms, region=name, clock=clock, metrics=metrics)
+    kms = GuardedKms(aws_kms, region=name, clock=clock, metrics=metrics, tracer=ground.tracer)
     keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
     bucket, fleet = _shared_or_own(ground, name, home, store)
     quota = Quota(bucket=bucket, limit=settings.kms.queue, clock=clock, tasks=tasks, metrics=metrics)

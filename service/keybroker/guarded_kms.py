@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keybroker.kms import Kms
     from keybroker.metrics import Metrics
     from keybroker.model import ImportRequest, KeyArn, KeyDescription, MaterialChange, ParameterSet, Slot
+    from keybroker.tracing import Tracer
 
 _T = TypeVar("_T")
 
@@ -25,10 +26,11 @@ AWAY = 3.0
 class GuardedKms:
     """One Region's KMS; raises errors.KmsUnavailable without asking while KMS is taken to be down."""
 
-    def __init__(self, kms: Kms, *, region: str, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, kms: Kms, *, region: str, clock: Clock, metrics: Metrics, tracer: Tracer) -> None:
         self._kms = kms
         self._clock = clock
         self._metrics = metrics
+        self._tracer = tracer
         self._away_gauge = metrics.kms_away.labels(region)
         self._failures = 0
         self._open_until = 0.0
@@ -51,7 +53,13 @@ class GuardedKms:
         trying = self._require_let_through()
         started, outcome = self._clock.monotonic(), "cancelled"
         try:
-            answer = await call()
+            with self._tracer.kms(operation) as span:
+                try:
+                    answer = await call()
+                except errors.BrokerError as error:
+                    span.note(reason=error.reason)
+                    raise
+                span.note(aws_request_id=getattr(answer, "aws_request_id", None))
             outcome = "ok"
         except errors.BrokerError as error:
             outcome = error.reason

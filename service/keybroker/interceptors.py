@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keybroker.audit import Audit, Record
     from keybroker.clock import Clock
     from keybroker.metrics import Metrics
+    from keybroker.tracing import Tracer
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Behaviour = Callable[[Any, Context], Awaitable[Message | None]]
@@ -64,10 +65,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         watching: the calls that would last as long as the server, were they not ended.
     """
 
-    def __init__(self, *, audit_log: Audit, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, *, audit_log: Audit, clock: Clock, metrics: Metrics, tracer: Tracer) -> None:
         self._audit = audit_log
         self._clock = clock
         self._metrics = metrics
+        self._tracer = tracer
         self.running: set[asyncio.Task[Any]] = set()
         self.watching: set[asyncio.Task[Any]] = set()
 
@@ -111,7 +113,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._metrics.started.labels(*call).inc()
         started = self._clock.monotonic()
         try:
-            return await behaviour(request, context)
+            with self._tracer.rpc(method, dict(context.invocation_metadata() or ())) as span:
+                try:
+                    return await behaviour(request, context)
+                finally:
+                    record = audit.current()
+                    span.note(
+                        correlation_id=record.correlation_id,
+                        code=record.code,
+                        reason=record.reason,
+                        source=record.source,
+                        aws_request_id=record.aws_request_id,
+                    )
         finally:
             record = audit.current()
             self._metrics.handled.labels(*call, _CAMEL.get(record.code or "", "Unknown")).inc()

@@ -288,6 +288,22 @@ class OpsSettings(_Section):
         return value
 
 
+class OtelSettings(_Section):
+    """Where traces go: OTLP over gRPC."""
+
+    endpoint: str
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.username:
+            raise ValueError('must be a URL such as "https://collector.internal:4317"')
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("must be https, unless the host is loopback")
+        return value
+
+
 class PrefetchSettings(_Section):
     """A key whose set is fetched before anyone asks."""
 
@@ -366,6 +382,7 @@ class Settings(_Section):
     store: StoreSettings | None = None
     prefetch: tuple[PrefetchSettings, ...] = Field(default=(), strict=False)
     watch: WatchSettings | None = None
+    otel: OtelSettings | None = None
 
     @property
     def version(self) -> str:

@@ -10,6 +10,7 @@ import pytest
 from keybroker import errors
 from keybroker.guarded_kms import AWAY, FAILURES, GuardedKms
 from keybroker.metrics import Metrics
+from keybroker.tracing import Untraced
 from tests.clock import FakeClock, settle
 from tests.fake_kms import FakeKms, key_arn
 
@@ -45,7 +46,7 @@ class Bench:
 def bench(clock: FakeClock) -> Bench:
     """One whose KMS answers."""
     kms, metrics = FakeKms(clock), Metrics()
-    guarded = GuardedKms(kms, region="us-east-1", clock=clock, metrics=metrics)
+    guarded = GuardedKms(kms, region="us-east-1", clock=clock, metrics=metrics, tracer=Untraced())
     return Bench(clock=clock, kms=kms, metrics=metrics, guarded=guarded)
 
 

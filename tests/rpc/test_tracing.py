@@ -1,0 +1,111 @@
+"""Spans: one for each RPC, one for each request to KMS, linked, and nothing secret in them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from keyimport.v1 import key_import_pb2 as pb
+from tests.conftest import refusal_of
+from tests.kms_wrapping import wrap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.conftest import RunningBroker
+    from tests.kms_double import KmsDouble
+
+    RunBroker = Callable[..., AbstractAsyncContextManager[RunningBroker]]
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps every span it is sent."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.port = 0
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 -- the RPC's name
+        _ = context
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def named(self, name: str) -> list[Any]:
+        """The spans of this name."""
+        return [span for span in self.spans if span.name.rpartition("/")[2] == name]
+
+
+def _attributes(span: Any) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in span.attributes}
+
+
+@asynccontextmanager
+async def _collector() -> AsyncIterator[Collector]:
+    collector, server = Collector(), grpc.aio.server()
+    add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # untyped
+    add(collector, server)
+    collector.port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield collector
+    finally:
+        await server.stop(None)
+
+
+async def test_those_who_joined_link_to_the_request_they_waited_for(run_broker: RunBroker, double: KmsDouble) -> None:
+    """One span of KMS's, to which all link; the caller's trace goes on; the correlation id leads to the audit."""
+    arn = double.add_key()
+    request = pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=pb.WRAPPING_KEY_SPEC_RSA_2048)
+    async with (
+        _collector() as collector,
+        run_broker(otel={"endpoint": f"http://127.0.0.1:{collector.port}"}) as broker,
+    ):
+        parent = [("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")]
+        calls = [broker.stub.GetParametersForImport(request, metadata=parent) for _ in range(3)]
+        answers = await asyncio.gather(*calls)
+        await broker.stub.ImportKeyMaterial(
+            pb.ImportKeyMaterialRequest(
+                key_id=arn,
+                import_token=answers[0].import_token,
+                encrypted_key_material=wrap(answers[0].public_key, "RSAES_OAEP_SHA_256", bytes(32)),
+                never_expires=True,
+            )
+        )
+        refusal = await refusal_of(broker.stub.GetKeyImportStatus(pb.GetKeyImportStatusRequest(key_id="alias/root")))
+
+    (fetch,) = collector.named("KMS.GetParametersForImport")
+    gets = collector.named("GetParametersForImport")
+    (imported,), (kms_import,) = collector.named("ImportKeyMaterial"), collector.named("KMS.ImportKeyMaterial")
+    (refused,) = collector.named("GetKeyImportStatus")
+    assert [[link.span_id for link in get.links] for get in gets] == [[fetch.span_id]] * 3
+    assert {get.trace_id.hex() for get in gets} == {TRACE}
+    assert [link.span_id for link in imported.links] == [kms_import.span_id]
+    assert len({_attributes(get)["keybroker.correlation_id"] for get in gets}) == 3
+    assert _attributes(fetch)["aws.request_id"] == _attributes(gets[0])["aws.request_id"]
+    assert _attributes(refused)["keybroker.reason"] == refusal.reason == "ALIAS_NOT_ALLOWED"
+    shown = repr(collector.spans)
+    assert arn not in shown
+    assert "alias/root" not in shown
+    assert "local" not in shown
+    assert repr(answers[0].import_token)[2:20] not in shown
+
+
+async def test_a_collector_that_is_away_holds_nobody_up(run_broker: RunBroker, double: KmsDouble) -> None:
+    """Neither a request nor the end of the broker."""
+    arn = double.add_key()
+    async with asyncio.timeout(20):
+        async with run_broker(otel={"endpoint": "http://127.0.0.1:1"}) as broker:
+            answer = await broker.stub.GetParametersForImport(
+                pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=pb.WRAPPING_KEY_SPEC_RSA_2048)
+            )
+
+    assert answer.key_arn == arn
