@@ -1,0 +1,5 @@
+"""``python -m keyimport.cli`` is `keyimport`."""
+
+from keyimport.cli import main
+
+main()

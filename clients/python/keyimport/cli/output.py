@@ -1,0 +1,99 @@
+"""What a command says: tables on a terminal, lines elsewhere, one JSON object where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from keyimport.cli.exits import Failure
+
+
+def printable(text: str) -> str:
+    """The text on one line, without what could steer a terminal: it may come from a broker or a file name."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
+
+
+def console(stream: TextIO) -> Console:
+    """A rich console that takes nothing for markup."""
+    return Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time in UTC, to the second."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def remaining(until: datetime) -> str:
+    """How long it is until then, to the minute, such as ``23 h 59 min``."""
+    minutes = max(until - datetime.now(UTC), timedelta()) // timedelta(minutes=1)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def show(rows: Mapping[str, str], data: Mapping[str, object], *, as_json: bool, scripts: Mapping[str, str]) -> None:
+    """The result of a command, on standard output.
+
+    Args:
+        rows: what people read, by its name.
+        data: what programs read.
+        as_json: whether programs read it.
+        scripts: for people, commands to be run next, by what they are for; they are printed exactly as they are run.
+    """
+    if as_json:
+        print(json.dumps(data), flush=True)  # noqa: T201 -- this is where commands print
+        return
+    if sys.stdout.isatty():
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows.items():
+            table.add_row(Text(name), Text(printable(value)))
+        Console(markup=False, highlight=False, emoji=False).print(table)
+    else:
+        for name, value in rows.items():
+            print(f"{name}: {printable(value)}")  # noqa: T201 -- as above
+    for title, script in scripts.items():
+        print(f"\n# {title}\n{script}")  # noqa: T201 -- as above
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Many things of one kind, on standard output: a table on a terminal, tab-separated lines elsewhere."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            print("\t".join(printable(cell) for cell in row))  # noqa: T201 -- as above
+        return
+    drawn = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
+    Console(markup=False, highlight=False, emoji=False).print(drawn)
+
+
+def note(text: str, *, as_json: bool) -> None:
+    """Something to know beside the result, on standard error; programs are not told."""
+    if not as_json:
+        console(sys.stderr).print(Text(printable(text)))
+
+
+def tell(failure: Failure, *, as_json: bool) -> None:
+    """A failure, in one line on standard error."""
+    if as_json:
+        told = asdict(failure) | {
+            "code": failure.code.value,
+            "kind": failure.code.name,
+            "metadata": failure.metadata or {},
+        }
+        print(json.dumps({"error": told}), file=sys.stderr, flush=True)  # noqa: T201 -- as above
+        return
+    line = Text("keyimport: ", style="bold red")
+    line.append(printable(f"{failure.message.rstrip('.')}. {failure.next_step}"), style="default not bold")
+    console(sys.stderr).print(line)

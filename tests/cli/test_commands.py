@@ -1,0 +1,139 @@
+"""Each command does what it says, for people and for programs, and shows nothing secret."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyimport import WrappingKeySpec
+from tests.client.fake_broker import KEY_ARN, KEY_ID, MATERIAL_ID, FakeBroker
+
+if TYPE_CHECKING:
+    from tests.cli.command import Command
+
+GET, IMPORT, STATUS = "GetParametersForImport", "ImportKeyMaterial", "GetKeyImportStatus"
+FILES = ["ImportToken.bin", "WrappingPublicKey.der", "WrappingPublicKey.pem", "parameters.json"]
+DELETE = "DeleteImportedKeyMaterial"
+CANARY = b"canary in plain text, 32 bytes.."
+RSA_4096 = WrappingKeySpec.WRAPPING_KEY_SPEC_RSA_4096
+
+
+async def test_options_may_stand_before_the_command(broker: FakeBroker, command: Command) -> None:
+    """What is said on the command line counts before the environment, wherever it stands."""
+    before = await command.done("--json", "--timeout", "17", "--target", command.target, "status", KEY_ID)
+    nowhere = await command("--target", "unix:/nowhere.sock", "--timeout", "0.5", "status", KEY_ID)
+    nearest = await command.done("--target", "unix:/nowhere.sock", "status", KEY_ID, "--target", command.target)
+
+    assert before.json["key_arn"] == KEY_ARN
+    assert nowhere.code == 8
+    assert nearest.code == 0
+    assert 15 < broker.timeouts[0] <= 17
+
+
+async def test_the_printed_commands_name_the_same_broker(command: Command) -> None:
+    """What was said of the connection is in the command that imports, and nothing where it is the default."""
+    outcome = await command.done("--target", command.target, "get", KEY_ID, "--out", "a set")
+
+    assert f"keyimport --target {command.target} import --parameters 'a set' --wrapped" in outcome.out
+
+
+async def test_without_the_extra_one_line_says_how_to_install_it(offline: Command) -> None:
+    """A client installed without the command line is no trace-back."""
+    script = "import sys; sys.modules['click'] = None\nfrom keyimport.cli import main; main()"
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env=offline.environment, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert err.decode() == "keyimport: the command line is not installed. Run: pip install 'keyimport[cli]'\n"
+
+
+async def test_help_lists_commands_and_exit_codes(offline: Command) -> None:
+    """The exit codes are where a script's author looks first."""
+    outcome = await offline.done("--help")
+
+    for command in ("get", "wrap", "import", "status", "delete", "discard", "bulk"):
+        assert f"\n  {command} " in outcome.out
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130):
+        assert f"\n  {code:>5}  " in outcome.out
+
+
+async def test_status_tells_all(broker: FakeBroker, command: Command) -> None:
+    """Programs get values, people get words."""
+    broker.status.multi_region = True
+    broker.status.material_valid_to.FromDatetime(datetime(2030, 1, 2, tzinfo=UTC))
+
+    told = await command.done("status", KEY_ID, "--json")
+    shown = await command.done("status", KEY_ID)
+
+    assert told.json == {
+        "key_arn": KEY_ARN,
+        "key_spec": "SYMMETRIC_DEFAULT",
+        "key_state": "PendingImport",
+        "external_origin": True,
+        "material_valid_to": "2030-01-02T00:00:00Z",
+        "multi_region": True,
+    }
+    assert "material expires: 2030-01-02T00:00:00Z" in shown.out
+    assert "\x1b" not in shown.out
+
+
+@pytest.mark.parametrize("material_id", ["", "cd" * 32])
+async def test_delete_deletes(material_id: str, broker: FakeBroker, command: Command) -> None:
+    """Which material of a symmetric key is deleted can be said."""
+    more = ["--key-material-id", material_id] if material_id else []
+
+    outcome = await command.done("delete", KEY_ID, "--yes", "--json", *more)
+
+    assert outcome.json == {"key_arn": KEY_ARN, "key_material_id": material_id or MATERIAL_ID}
+    assert broker.calls == [STATUS, DELETE]
+
+
+async def test_delete_asks_nobody_where_there_is_no_terminal(broker: FakeBroker, command: Command) -> None:
+    """A script that forgot --yes deletes nothing, whatever is in its standard input."""
+    outcome = await command("delete", KEY_ID, stdin=b"y\n")
+
+    assert outcome.code == 2
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize(("answer", "calls"), [("y", 1), ("n", 0), ("", 0)])
+async def test_delete_asks_on_a_terminal(answer: str, calls: int, broker: FakeBroker, command: Command) -> None:
+    """Only a yes deletes."""
+    master, slave = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "keyimport.cli", "delete", KEY_ID),
+        cwd=command.folder,
+        env=command.environment,
+        stdin=slave,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    os.write(master, f"{answer}\n".encode())
+    await process.communicate()
+
+    os.close(master)
+    os.close(slave)
+    assert process.returncode == (0 if calls else 130)
+    assert broker.calls.count(DELETE) == calls
+
+
+async def test_discard_takes_a_directory_or_a_token(broker: FakeBroker, command: Command) -> None:
+    """Both ways reach the broker with key and token."""
+    await command.done("get", KEY_ID, "--out", "one")
+    await command.done("discard", "--parameters", "one")
+    left = len(broker.sets)
+    await command.done("get", KEY_ID, "--out", "two")
+
+    await command.done("discard", KEY_ID, "--token", "two/ImportToken.bin", "--json")
+
+    assert left == 0
+    assert broker.sets == {}
