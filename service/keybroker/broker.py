@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from keybroker import audit, errors
 from keybroker.ciphertext import require_plausible_ciphertext
+from keybroker.fetches import Ask
 from keybroker.model import KeyArn, Operation, Sharing, Slot, Source
-from keybroker.parameters import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from keybroker.clock import Clock
+    from keybroker.fetches import Waiting
     from keybroker.keys import Keys
     from keybroker.kms import Kms
     from keybroker.metrics import Metrics
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         ParameterSet,
         ParametersRequest,
     )
-    from keybroker.parameters import Parameters, Waiting
+    from keybroker.parameters import Parameters
     from keybroker.policy import Policy
     from keybroker.quota import Quota
     from keybroker.tasks import Tasks

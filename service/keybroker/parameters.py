@@ -3,109 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from keybroker import errors
+from keybroker.fetches import Fetch, require_in_time
+from keybroker.issuing import Issuing
 from keybroker.lru import Lru
-from keybroker.model import Outlook, Source
+from keybroker.model import Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
     from keybroker.clock import Clock
+    from keybroker.fetches import Ask, Entry
     from keybroker.fleet import Fleet
     from keybroker.keys import Keys
     from keybroker.kms import Kms
     from keybroker.metrics import Metrics
     from keybroker.model import KeyArn, ParameterSet, Slot
-    from keybroker.quota import Place, Quota
+    from keybroker.quota import Quota
     from keybroker.tasks import Tasks
-
-
-class Waiting:
-    """Where it can be seen how far one key of many is."""
-
-    def __init__(self) -> None:
-        self._look: Callable[[], Outlook] | None = None
-
-    @contextmanager
-    def at(self, look: Callable[[], Outlook]) -> Iterator[None]:
-        """While it waits in the line."""
-        self._look = look
-        try:
-            yield
-        finally:
-            self._look = None
-
-    def outlook(self) -> Outlook | None:
-        """None unless it waits in the line."""
-        return self._look() if self._look else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """What a caller needs of a set.
-
-    Attributes:
-        caller: whose share of the line a new fetch uses.
-        min_remaining: seconds the set is still valid at least.
-        deadline: monotonic; an expected wait beyond it is refused at once.
-        described: whether KMS has just been asked whether the key takes imports.
-        warming: whether the set is for the cache, and not for a caller's hands.
-        waiting: for one key of many, where it can be seen how far it is. If such callers alone wait for a fetch and all
-            leave, it is given up, unless its token is spent.
-    """
-
-    caller: str
-    min_remaining: float
-    deadline: float
-    described: bool
-    warming: bool = False
-    waiting: Waiting | None = None
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Entry:
-    """A set in the cache. `expires` is monotonic, so that no jump of the wall clock makes an expired set look fresh."""
-
-    parameters: ParameterSet
-    expires: float
-    source: Source
-    handed_out: bool = False
-    retired: bool = False
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Fetch:
-    """A fetch under way. It belongs to the broker: callers join it and leave it, and it goes on.
-
-    Attributes:
-        caller: whose share of the line it uses: of those who joined, the one whose turn comes first.
-        patience: the latest deadline among those who joined; nobody could use the answer after it.
-        described: whether KMS has just been asked about the key.
-        min_remaining: what the caller who started it needs.
-        lined_up: done when the wait is known.
-        other_wait: seconds that another replica expects to take, which is fetching the same.
-        waiters: how many wait for it.
-        kept: whether it goes on if they all leave.
-    """
-
-    slot: Slot
-    caller: str
-    patience: float
-    described: bool
-    min_remaining: float
-    lined_up: asyncio.Future[None]
-    place: Place | None = None
-    other_wait: float = 0.0
-    waiters: int = 0
-    kept: bool = False
-    task: asyncio.Task[_Entry] = field(init=False)
 
 
 class Parameters:
@@ -137,17 +55,23 @@ class Parameters:
             supersede: whether a newer set for a key ends the older ones of that key.
             fleet: the other replicas, if there are any.
         """
-        self._kms = kms
         self._quota = quota
         self._keys = keys
         self._clock = clock
         self._tasks = tasks
         self._metrics = metrics
-        self._supersede = supersede
         self._fleet = fleet
-        self._entries: Lru[Slot, _Entry] = Lru(max_entries)
-        self._fetches: dict[Slot, _Fetch] = {}
-        self._issuing: WeakValueDictionary[KeyArn, asyncio.Lock] = WeakValueDictionary()
+        self._entries: Lru[Slot, Entry] = Lru(max_entries)
+        self._fetches: dict[Slot, Fetch] = {}
+        self._issuing = Issuing(
+            kms=kms,
+            quota=quota,
+            keys=keys,
+            clock=clock,
+            tasks=tasks,
+            fleet=fleet,
+            supersede=self._supersede_all if supersede else None,
+        )
 
     def __len__(self) -> int:
         """Sets in the cache."""
@@ -161,7 +85,7 @@ class Parameters:
         """
         while True:
             entry = self._entries.get(slot)
-            if entry and self._remaining(entry) >= ask.min_remaining:
+            if entry and entry.remaining(self._clock) >= ask.min_remaining:
                 if not await self._ended(entry):
                     entry.handed_out |= not ask.warming
                     return entry.parameters, Source.CACHE
@@ -176,7 +100,7 @@ class Parameters:
                 self._join(fetch, ask.caller)
             entry = await self._wait_for(fetch, ask)
             ask = replace(ask, described=False)
-            enough = self._remaining(entry) >= ask.min_remaining
+            enough = entry.remaining(self._clock) >= ask.min_remaining
             if enough and not entry.retired:  # else imported or superseded by another caller before this one woke
                 entry.handed_out |= not ask.warming
                 return entry.parameters, entry.source
@@ -191,7 +115,7 @@ class Parameters:
             entry = await self._wait_for(fetch, ask)
         finally:
             fetch.task.cancel()  # nobody else could use it
-        if self._remaining(entry) < ask.min_remaining:
+        if entry.remaining(self._clock) < ask.min_remaining:
             raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
         return entry.parameters
 
@@ -202,7 +126,7 @@ class Parameters:
             return True
         # What came from the store may have been handed out by others.
         held = entry.handed_out or entry.source is Source.STORE
-        return self._remaining(entry) < (0 if held else min_remaining)
+        return entry.remaining(self._clock) < (0 if held else min_remaining)
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
         """The cached set of this key with this token."""
@@ -215,13 +139,13 @@ class Parameters:
         if self._fleet:
             await self._fleet.end(key, import_token)
 
-    def _of(self, key: KeyArn) -> list[_Entry]:
+    def _of(self, key: KeyArn) -> list[Entry]:
         return [entry for slot, entry in self._entries.items() if slot.key == key]
 
-    def _with_token(self, key: KeyArn, import_token: bytes) -> list[_Entry]:
+    def _with_token(self, key: KeyArn, import_token: bytes) -> list[Entry]:
         return [entry for entry in self._of(key) if entry.parameters.import_token == import_token]
 
-    async def _ended(self, entry: _Entry) -> bool:
+    async def _ended(self, entry: Entry) -> bool:
         """Whether a cached set has been ended, here or by another replica."""
         if self._fleet and await self._fleet.ended(entry.parameters):
             self._retire(entry)
@@ -229,22 +153,18 @@ class Parameters:
             self._entries.move_to_end(entry.parameters.slot)
         return entry.retired
 
-    def _retire(self, entry: _Entry) -> None:
+    def _retire(self, entry: Entry) -> None:
         entry.retired = True
         if self._entries.get(entry.parameters.slot) is entry:
             del self._entries[entry.parameters.slot]
 
-    def _remaining(self, entry: _Entry) -> float:
-        by_wall_clock = (entry.parameters.valid_to - self._clock.now()) / timedelta(seconds=1)
-        return min(by_wall_clock, entry.expires - self._clock.monotonic())
-
-    def _start(self, slot: Slot, ask: Ask, *, exclusive: bool = False) -> _Fetch:
-        self._require_in_time(self._quota.expected_wait(ask.caller), ask.deadline)
+    def _start(self, slot: Slot, ask: Ask, *, exclusive: bool = False) -> Fetch:
+        require_in_time(self._quota.expected_wait(ask.caller), ask.deadline, self._clock)
         self._quota.require_room(ask.caller)
         if not ask.described:
             self._keys.charge(ask.caller)
         lined_up = asyncio.get_running_loop().create_future()
-        fetch = _Fetch(
+        fetch = Fetch(
             slot=slot,
             caller=ask.caller,
             patience=ask.deadline,
@@ -255,19 +175,19 @@ class Parameters:
         fetch.task = self._tasks.start(self._fetch_exclusive(fetch) if exclusive else self._fetch(fetch))
         return fetch
 
-    def _join(self, fetch: _Fetch, caller: str) -> None:
+    def _join(self, fetch: Fetch, caller: str) -> None:
         """Brings the fetch forward where the caller's own turn would come sooner: no one waits for another's greed."""
         if fetch.place:
             self._quota.rehome(fetch.place, caller)
         elif self._quota.expected_wait(caller) < self._quota.expected_wait(fetch.caller):
             fetch.caller = caller
 
-    async def _wait_for(self, fetch: _Fetch, ask: Ask) -> _Entry:
+    async def _wait_for(self, fetch: Fetch, ask: Ask) -> Entry:
         """The fetch's result. The caller's cancel or deadline ends the waiting, not the fetch."""
         fetch.waiters += 1
         fetch.kept |= ask.waiting is None
         try:
-            with ask.waiting.at(partial(self._outlook, fetch)) if ask.waiting else nullcontext():
+            with ask.waiting.at(partial(fetch.outlook, self._quota)) if ask.waiting else nullcontext():
                 return await self._result_of(fetch, ask.deadline)
         finally:
             fetch.waiters -= 1
@@ -276,138 +196,40 @@ class Parameters:
                 self._finished(fetch, None)
                 fetch.task.cancel()
 
-    def _outlook(self, fetch: _Fetch) -> Outlook:
-        return Outlook(position=fetch.place.ahead() if fetch.place else 0, wait=self._expected_wait(fetch))
-
-    async def _result_of(self, fetch: _Fetch, deadline: float) -> _Entry:
+    async def _result_of(self, fetch: Fetch, deadline: float) -> Entry:
         fetch.patience = max(fetch.patience, deadline)
         if fetch.place:
             fetch.place.patience = fetch.patience
         while not fetch.task.done():
-            self._require_in_time(self._expected_wait(fetch), deadline)
+            require_in_time(fetch.expected_wait(self._quota), deadline, self._clock)
             awaited: set[asyncio.Future[Any]] = {fetch.task}
             if not fetch.lined_up.done():
                 awaited.add(fetch.lined_up)
             left = max(0.0, deadline - self._clock.monotonic())
             done, _ = await asyncio.wait(awaited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
-                self._require_in_time(fetch.place.expected_wait() if fetch.place else fetch.other_wait, deadline)
+                require_in_time(fetch.place.expected_wait() if fetch.place else fetch.other_wait, deadline, self._clock)
                 raise TimeoutError
         try:
             return fetch.task.result()
         except errors.BrokerError as error:
             raise error.with_traceback(None)  # noqa: B904 -- one exception for all: each waiter would lengthen its traceback
 
-    def _finished(self, fetch: _Fetch, _: object) -> None:
+    def _finished(self, fetch: Fetch, _: object) -> None:
         if self._fetches.get(fetch.slot) is fetch:
             del self._fetches[fetch.slot]
 
-    def _require_in_time(self, wait: float, deadline: float) -> None:
-        if wait > max(0.0, deadline - self._clock.monotonic()):
-            raise errors.QuotaWaitExceedsDeadline(retry_after=wait)
-
-    def _expected_wait(self, fetch: _Fetch) -> float:
-        if fetch.place:
-            return fetch.place.expected_wait()
-        return fetch.other_wait or self._quota.expected_wait(fetch.caller)
-
-    async def _fetch(self, fetch: _Fetch) -> _Entry:
-        """The slot's new set: from another replica, or from KMS."""
-        async with self._issuing_one(fetch.slot.key):
-            entry = await self._from_fleet(fetch)
-            if entry is None:
-                entry = await self._from_kms(fetch)
-                if self._fleet:
-                    await self._fleet.keep(entry.parameters, supersede=self._supersede)
+    async def _fetch(self, fetch: Fetch) -> Entry:
+        async with self._issuing.one_at_a_time(fetch.slot.key):
+            entry = await self._issuing.shared(fetch)
             if self._fetches.get(fetch.slot) is fetch:
                 self._entries[fetch.slot] = entry
             return entry
 
-    async def _fetch_exclusive(self, fetch: _Fetch) -> _Entry:
-        """A set from KMS that is kept nowhere."""
-        async with self._issuing_one(fetch.slot.key):
-            await self._from_fleet(fetch, exclusive=True)
-            entry = await self._from_kms(fetch)
-            if self._fleet and self._supersede:
-                await self._fleet.supersede(fetch.slot.key, entry.parameters)
-            return entry
-
-    @asynccontextmanager
-    async def _issuing_one(self, key: KeyArn) -> AsyncIterator[None]:
-        """KMS may end a key's older sets when it issues a newer one: one at a time, so that the newer one is known."""
-        lock = self._issuing.setdefault(key, asyncio.Lock())
-        async with lock:
-            try:
-                yield
-            finally:
-                if self._fleet:
-                    await self._fleet.release(key)
-
-    async def _from_fleet(self, fetch: _Fetch, *, exclusive: bool = False) -> _Entry | None:
-        """Another replica's set, unless it must be one of our own; None if the key is now this replica's to ask for."""
-        if self._fleet is None:
-            return None
-
-        def told(wait: float) -> None:
-            fetch.other_wait = wait
-            if not fetch.lined_up.done():
-                fetch.lined_up.set_result(None)
-
-        def usable(parameters: ParameterSet) -> bool:
-            enough = self._remaining(self._entry(parameters, Source.STORE)) >= fetch.min_remaining
-            return enough and not exclusive
-
-        found = await self._fleet.look(
-            fetch.slot, usable=usable, told=told, expected=lambda: self._expected_wait(fetch)
-        )
-        fetch.other_wait = 0.0
-        return self._entry(found, Source.STORE) if found else None
-
-    async def _from_kms(self, fetch: _Fetch) -> _Entry:
-        if not fetch.described:
-            await self._keys.require_importable(fetch.slot.key)
-        fetch.place = self._quota.join(fetch.caller, fetch.patience)
-        try:
-            await fetch.place.lined_up()
-            self._require_in_time(fetch.place.expected_wait(), fetch.patience)
-            if not fetch.lined_up.done():
-                fetch.lined_up.set_result(None)
-            await fetch.place.turn()
-        finally:
-            self._quota.leave(fetch.place)
-        return await self._issue(fetch.slot)
-
-    async def _issue(self, slot: Slot) -> _Entry:
-        """A new set from KMS, the token spent. What it may have superseded is retired, unless KMS plainly refused."""
-        try:
-            parameters = await self._kms.get_parameters_for_import(slot)
-        except errors.KmsThrottled as error:
-            self._quota.slow_down()
-            raise errors.KmsThrottled(retry_after=self._quota.expected_wait("")) from error
-        except errors.BrokerError as error:
-            if error.unanswered:
-                await self._supersede_all_everywhere(slot.key)
-            if isinstance(error, errors.KeyNotExternal) and self._keys.known(slot.key):
-                raise errors.WrappingUnsuitable from error  # KMS's code is for both; the origin is known to be right
-            self._keys.remember_refusal(slot.key, error)
-            raise
-        except asyncio.CancelledError:
-            self._supersede_all(slot.key)
-            self._tasks.start(self._supersede_all_everywhere(slot.key))
-            raise
-        self._supersede_all(slot.key)
-        return self._entry(parameters, Source.KMS)
-
-    def _entry(self, parameters: ParameterSet, source: Source) -> _Entry:
-        valid_for = (parameters.valid_to - self._clock.now()) / timedelta(seconds=1)
-        return _Entry(parameters=parameters, expires=self._clock.monotonic() + valid_for, source=source)
-
-    async def _supersede_all_everywhere(self, key: KeyArn) -> None:
-        self._supersede_all(key)
-        if self._fleet and self._supersede:
-            await self._fleet.supersede(key, None)
+    async def _fetch_exclusive(self, fetch: Fetch) -> Entry:
+        async with self._issuing.one_at_a_time(fetch.slot.key):
+            return await self._issuing.exclusive(fetch)
 
     def _supersede_all(self, key: KeyArn) -> None:
-        if self._supersede:
-            for entry in self._of(key):
-                self._retire(entry)
+        for entry in self._of(key):
+            self._retire(entry)

@@ -7,8 +7,8 @@ import random
 from typing import TYPE_CHECKING
 
 from keybroker import errors
+from keybroker.fetches import Ask
 from keybroker.model import KeyArn, Slot, WrappingChoice
-from keybroker.parameters import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

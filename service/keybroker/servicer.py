@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from keybroker.broker import Broker
     from keybroker.clock import Clock
+    from keybroker.fetches import Waiting
     from keybroker.limits import RateLimit
     from keybroker.metrics import Metrics
     from keybroker.model import Caller, ParameterSet, ParametersRequest, Source
-    from keybroker.parameters import Waiting
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
