@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REPLICAS = 3
 ROUNDS = times(15, campaign=200)
-# A store that a loaded machine keeps from answering within its 0.15 s costs a set more, and never hands out a spent one.
+# A store that a loaded machine keeps from answering in its 0.15 s costs a set more, and never hands out a spent one.
 SLOW_ANSWERS = 1 + ROUNDS // 50
 MATERIAL = bytes(32)  # KMS takes the same material again and again
 
