@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test campaign conformance check format proto lock clean
+.PHONY: help demo test campaign conformance image image-test image-wheels sbom deploy-check check format proto lock clean
 
 help:
 	@echo "make demo    the whole ceremony, narrated: embedded KMS, broker, a real import"
@@ -10,6 +10,8 @@ help:
 	@echo "make campaign  the fleet's faults at full length (half an hour)"
 	@echo "make conformance  every client, in every language, against one table"
 	@echo "make check   lint, types, import contracts, proto lint, generated code"
+	@echo "make image   the container image, by docker, podman or buildah; make image-test runs it, make sbom tells what is in it"
+	@echo "make deploy-check  the manifests and the unit file"
 	@echo "make format  let the formatters have their way"
 	@echo "make proto   generate the Python stubs anew"
 	@echo "make lock    resolve requirements/*.txt anew"
@@ -27,6 +29,21 @@ campaign: .venv .venv-kms
 
 conformance: .venv .venv-kms
 	scripts/conformance
+
+image:
+	scripts/image
+
+image-test: .venv .venv-kms
+	scripts/image-test
+
+image-wheels: .venv
+	scripts/image-wheels
+
+sbom:
+	scripts/sbom
+
+deploy-check: .venv
+	PYTHON=$(PYTHON) scripts/deploy-check
 
 check: .venv .venv-proto
 	$(BIN)/ruff format --check .
@@ -60,4 +77,4 @@ lock:
 	scripts/venv $(PYTHON) $@ $<
 
 clean:
-	rm -rf .venv .venv-kms .venv-proto build
+	rm -rf .venv .venv-kms .venv-proto .venv-deploy build
