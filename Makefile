@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test campaign conformance image image-test image-wheels sbom deploy-check check format proto lock clean
+.PHONY: help demo test campaign conformance image image-test image-wheels sbom deploy-check check format proto docs lock clean
 
 help:
 	@echo "make demo    the whole ceremony, narrated: embedded KMS, broker, a real import"
@@ -14,6 +14,7 @@ help:
 	@echo "make deploy-check  the manifests and the unit file"
 	@echo "make format  let the formatters have their way"
 	@echo "make proto   generate the Python stubs anew"
+	@echo "make docs    generate the tables of settings and metrics anew"
 	@echo "make lock    resolve requirements/*.txt anew"
 
 demo: .venv .venv-kms
@@ -21,6 +22,7 @@ demo: .venv .venv-kms
 
 test: .venv .venv-kms
 	@scripts/redis
+	@scripts/prometheus
 	$(BIN)/python -m pytest
 
 campaign: .venv .venv-kms
@@ -61,6 +63,9 @@ format: .venv
 
 proto: .venv-proto
 	scripts/stubs .venv-proto clients/python
+
+docs: .venv
+	$(BIN)/python scripts/docs-tables
 
 lock:
 	scripts/lock

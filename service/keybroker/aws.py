@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
+from botocore.exceptions import UnknownRegionError
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -73,13 +74,17 @@ def _quiet_sdk_loggers() -> None:
         logger.setLevel(max(logger.level, logging.INFO))
 
 
-def client(service: str, *, region: str, endpoint: str | None) -> AbstractAsyncContextManager[Any]:
+def client(
+    service: str, *, region: str, endpoint: str | None, fips: bool = False, dualstack: bool = False
+) -> AbstractAsyncContextManager[Any]:
     """An aiobotocore client; to be entered once and kept for the life of the process.
 
     Args:
         service: kms or sts.
         region: an AWS Region.
         endpoint: a URL, or None for AWS's own.
+        fips: whether AWS's own is to be one with cryptography that is validated by FIPS 140.
+        dualstack: whether AWS's own is to be one with IPv6, too.
     """
     _quiet_sdk_loggers()
     config = AioConfig(
@@ -90,6 +95,8 @@ def client(service: str, *, region: str, endpoint: str | None) -> AbstractAsyncC
         max_pool_connections=32,
         proxies={},  # None would read HTTPS_PROXY from the environment
         ignore_configured_endpoint_urls=True,  # as AWS_ENDPOINT_URL_KMS
+        use_fips_endpoint=fips and not endpoint,  # None would read AWS_USE_FIPS_ENDPOINT
+        use_dualstack_endpoint=dualstack and not endpoint,  # as above
         parameter_validation=True,
     )
     manager: AbstractAsyncContextManager[Any] = get_session().create_client(
@@ -111,9 +118,22 @@ def credentials_expiry(made: Any) -> float:
 
 
 def partition_of(region: str) -> str:
-    """The partition of a Region, as the SDK's endpoint rules have it; by its name's beginning."""
-    partition: str = get_session().get_partition_for_region(region)
+    """The partition of a Region, as the SDK's endpoint rules have it; by its name's beginning. None's is ""."""
+    try:
+        partition: str = get_session().get_partition_for_region(region)
+    except UnknownRegionError:
+        return ""
     return partition
+
+
+def has_fips(service: str, region: str) -> bool:
+    """Whether the SDK lists a FIPS endpoint of a service in a Region."""
+    # Its endpoint rules do not tell: they make up a name for any Region, which then cannot be resolved.
+    for partition in get_session().get_data("endpoints")["partitions"]:
+        endpoint = partition["services"].get(service, {}).get("endpoints", {}).get(region, {})
+        if any(variant["tags"] == ["fips"] for variant in endpoint.get("variants", ())):
+            return True
+    return False
 
 
 def parse_identity(answer: dict[str, Any]) -> tuple[str, str]:

@@ -161,7 +161,15 @@ async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broke
 
 async def _region(ground: Ground, name: str, home: Home, store: Store | None, lookups: RateLimit) -> Region:
     settings, clock, tasks, metrics = ground.settings, ground.clock, ground.tasks, ground.metrics
-    client = await ground.clients.enter_async_context(aws.client("kms", region=name, endpoint=settings.kms.endpoint))
+    client = await ground.clients.enter_async_context(
+        aws.client(
+            "kms",
+            region=name,
+            endpoint=settings.kms.endpoint,
+            fips=settings.kms.use_fips,
+            dualstack=settings.kms.use_dualstack,
+        )
+    )
     max_entries = settings.parameters.max_entries
     metrics.credentials_expiry_seconds.set_function(partial(aws.credentials_expiry, client))
     aws_kms = AwsKms(client=client, clock=clock, call_limit=ground.call_limit)

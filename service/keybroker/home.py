@@ -19,15 +19,22 @@ class WrongAccount(errors.StartError):
     """The credentials belong elsewhere than the settings say; trying again would not help."""
 
 
+class NoFipsEndpoint(errors.StartError):
+    """What the settings ask for is not there; without this the broker would look for it for ever."""
+
+
 async def find_home(settings: KmsSettings) -> Home:
     """Asks STS.
 
     Raises:
         KmsUnavailable, BrokerCredentials: worth trying again.
-        WrongAccount
+        WrongAccount, NoFipsEndpoint
     """
+    if settings.use_fips:
+        _require_fips(settings)
+    region, fips, dualstack = settings.regions[0], settings.use_fips, settings.use_dualstack
     try:
-        async with aws.client("sts", region=settings.regions[0], endpoint=settings.sts) as sts:
+        async with aws.client("sts", region=region, endpoint=settings.sts, fips=fips, dualstack=dualstack) as sts:
             async with asyncio.timeout(_CALL_LIMIT):
                 partition, account = aws.parse_identity(await sts.get_caller_identity())
     except Exception as error:
@@ -40,3 +47,15 @@ async def find_home(settings: KmsSettings) -> Home:
     if foreign := [region for region in settings.regions if aws.partition_of(region) != partition]:
         raise WrongAccount(f"kms.regions: {foreign[0]} is not in {partition}, where the credentials belong")
     return Home(partition=partition, account=account, regions=settings.regions)
+
+
+def _require_fips(settings: KmsSettings) -> None:
+    for region in settings.regions:
+        if not aws.has_fips("kms", region):
+            raise NoFipsEndpoint(f"kms.use_fips: the AWS SDK knows no FIPS endpoint of KMS in {region}")
+    if not settings.sts and not aws.has_fips("sts", settings.regions[0]):
+        # No falling back in silence: whoever must use FIPS decides by himself what may be without.
+        raise NoFipsEndpoint(
+            f"kms.use_fips: the AWS SDK knows no FIPS endpoint of STS in {settings.regions[0]}; name the endpoint to"
+            " ask in kms.sts_endpoint"
+        )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 
 from keybroker.errors import CallerRateExceeded, QuotaQueueFull, QuotaWaitExceedsDeadline
 
@@ -23,6 +30,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # By the names that every Prometheus client gives them: process_* where /proc can be read, python_info.
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
         # What arrives. The names are those that gRPC's other servers have.
         self.started = self._counter("grpc_server_started", "RPCs begun.", _CALL)
         self.handled = self._counter("grpc_server_handled", "RPCs ended, by status.", [*_CALL, "grpc_code"])
@@ -32,6 +42,12 @@ class Metrics:
         )
         self.joined = self._counter("keybroker_joined", "Requests that joined a fetch under way for the same set.")
         self.shed = self._counter("keybroker_shed", "Requests refused for the load, by reason.", ["reason"])
+        self.audit_failures = self._counter(
+            "keybroker_audit_failures", "Audit lines that could not be written; their requests were refused."
+        )
+        self.settings_reload_failures = self._counter(
+            "keybroker_settings_reload_failures", "Settings that SIGHUP did not take; the last good ones are kept."
+        )
         self.set_remaining = self._histogram(
             "keybroker_set_remaining_seconds", "How long the sets handed out were still valid.", _HOURS
         )

@@ -32,6 +32,10 @@ _STORE_URL = re.compile(
     r"redis(?P<tls>s?)(?P<kind>\+sentinel|\+cluster)?://(?P<hosts>[a-zA-Z0-9.:\[\]_,-]+)(?:/(?P<service>[a-zA-Z0-9._-]+))?/?",
     re.ASCII,
 )
+# AWS's own names of KMS and STS, those of VPC endpoints among them.
+_AWS_HOST = re.compile(
+    r"(?:[a-z0-9-]+\.)*(?:kms|sts)(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:vpce\.)?(?:amazonaws|api)\.[a-z.]+", re.ASCII
+)
 _LARGEST_PORT = 65535
 _LONGEST_SOCKET_PATH = 107  # bytes, by Linux's sockaddr_un
 
@@ -84,10 +88,10 @@ def _from_directory(path: str, info: ValidationInfo) -> str:
 class Tls(_Section):
     """Mutual TLS: PEM files, read again when they change; relative paths start at the settings file."""
 
-    certificate: str
-    private_key: str
-    client_ca: str
-    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    certificate: str = Field(description="The server's certificate, and those between it and its CA.")
+    private_key: str = Field(description="The certificate's key, without a password.")
+    client_ca: str = Field(description="The CAs whose clients are let in.")
+    minimum_version: Literal["1.2", "1.3"] = Field(default="1.2", description="The oldest TLS that is spoken.")
 
     @field_validator("certificate", "private_key", "client_ca")
     @classmethod
@@ -98,11 +102,15 @@ class Tls(_Section):
 class Listener(_Section):
     """One socket and whom it lets in."""
 
-    address: str
-    mode: str = "0660"
-    plaintext: bool = False
-    caller: str | None = Field(default=None, min_length=1, max_length=256)
-    tls: Tls | None = None
+    address: str = Field(description="`unix:/PATH` or `tcp:HOST:PORT`.")
+    mode: str = Field(default="0660", description="The permissions of a Unix socket.")
+    plaintext: bool = Field(
+        default=False, description="Needed for a tcp listener without `tls`, which must be on loopback."
+    )
+    caller: str | None = Field(
+        default=None, min_length=1, max_length=256, description="The name of whoever may open a listener without `tls`."
+    )
+    tls: Tls | None = Field(default=None, description="Mutual TLS, below; the caller is the certificate's SPIFFE ID.")
 
     @property
     def socket_path(self) -> str | None:
@@ -160,12 +168,32 @@ class Listener(_Section):
 class KmsSettings(_Section):
     """Which KMS, and how much of it."""
 
-    regions: tuple[str, ...] = Field(min_length=1, max_length=64, strict=False)
-    account: str | None = None
-    endpoint: str | None = None
-    sts_endpoint: str | None = None
-    requests_per_second: float = Field(default=0.25, ge=0.001, le=1000)
-    queue: int = Field(default=1000, ge=1, le=1_000_000)
+    regions: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=64,
+        strict=False,
+        description="The Regions served, all of one partition; the first serves bare key ids.",
+    )
+    account: str | None = Field(
+        default=None, description="12 digits. The broker does not start with the credentials of another account."
+    )
+    endpoint: str | None = Field(
+        default=None, description="A URL in place of AWS's own, such as a VPC endpoint's; https unless on loopback."
+    )
+    sts_endpoint: str | None = Field(default=None, description="As `endpoint`, for STS.")
+    use_fips: bool = Field(
+        default=False, description="AWS's FIPS endpoints, of KMS and, unless `sts_endpoint` names another, STS."
+    )
+    use_dualstack: bool = Field(default=False, description="AWS's endpoints with IPv6, of KMS and STS.")
+    requests_per_second: float = Field(
+        default=0.25,
+        ge=0.001,
+        le=1000,
+        description="Your account's quota for GetParametersForImport, for each Region.",
+    )
+    queue: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Requests that may wait for the quota, for each Region."
+    )
 
     @field_validator("regions")
     @classmethod
@@ -186,8 +214,21 @@ class KmsSettings(_Section):
 
     @field_validator("endpoint", "sts_endpoint")
     @classmethod
-    def _check_endpoint(cls, value: str | None) -> str | None:
-        return None if value is None else _endpoint(value)
+    def _check_endpoint(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        match = _AWS_HOST.fullmatch(urlsplit(_endpoint(value)).hostname or "")
+        regions = info.data.get("regions") or ()
+        asked = regions if info.field_name == "endpoint" else regions[:1]
+        if match and (others := [region for region in asked if region != match["region"]]):
+            raise ValueError(f"is the endpoint of {match['region']}, which refuses what is signed for {others[0]}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.endpoint and (self.use_fips or self.use_dualstack):
+            raise ValueError("use_fips and use_dualstack choose among AWS's own endpoints, and go without endpoint")
+        return self
 
     @property
     def sts(self) -> str | None:
@@ -200,10 +241,16 @@ class KmsSettings(_Section):
 class ParametersSettings(_Section):
     """How sets are kept."""
 
-    min_remaining: Seconds = Field(default=3600.0, ge=0, le=23 * 3600.0)
-    max_entries: int = Field(default=10_000, ge=1, le=10_000_000)
-    reuse: Literal["until-import", "until-expiry"] = "until-import"
-    supersede: bool = True
+    min_remaining: Seconds = Field(
+        default=3600.0, ge=0, le=23 * 3600.0, description="How long a handed-out set is still valid at least."
+    )
+    max_entries: int = Field(
+        default=10_000, ge=1, le=10_000_000, description="Sets kept, for each Region; the least recently used go first."
+    )
+    reuse: Literal["until-import", "until-expiry"] = Field(
+        default="until-import", description="Whether a set ends with an import, or is kept until it expires."
+    )
+    supersede: bool = Field(default=True, description="Whether a newer set for a key ends its older ones.")
 
 
 class PolicySettings(_Section):
@@ -213,11 +260,13 @@ class PolicySettings(_Section):
         default=(WrappingAlgorithm.RSAES_OAEP_SHA_256, WrappingAlgorithm.RSA_AES_KEY_WRAP_SHA_256),
         min_length=1,
         strict=False,
+        description="Those allowed. SHA-1 has to be named, SM2PKE is for China, PKCS #1 v1.5 is refused.",
     )
     wrapping_key_specs: tuple[_KeySpec, ...] = Field(
         default=(WrappingKeySpec.RSA_3072, WrappingKeySpec.RSA_4096, WrappingKeySpec.RSA_2048),
         min_length=1,
         strict=False,
+        description="Those allowed; SM2 is for China.",
     )
 
     @field_validator("wrapping_algorithms")
@@ -231,9 +280,11 @@ class PolicySettings(_Section):
 class CallerSettings(_Section):
     """What some callers may do to some keys."""
 
-    id: str = Field(min_length=1, max_length=2048)
-    keys: tuple[str, ...] = Field(min_length=1, strict=False)
-    operations: tuple[_Operation, ...] = Field(min_length=1, strict=False)
+    id: str = Field(
+        min_length=1, max_length=2048, description="A SPIFFE ID, or a listener's `caller`; `*` is any one part."
+    )
+    keys: tuple[str, ...] = Field(min_length=1, strict=False, description="Key ARNs; `*` is any one part.")
+    operations: tuple[_Operation, ...] = Field(min_length=1, strict=False, description="What they may do.")
 
     @field_validator("keys")
     @classmethod
@@ -254,22 +305,26 @@ class Limits(_Section):
     look-ups, which are questions to KMS about keys the broker does not know.
     """
 
-    requests_per_second: float = Field(default=10_000.0, ge=0.001, le=1e6)
-    lookups_per_second: float = Field(default=50.0, ge=0.001, le=2000)
-    connections: int = Field(default=1000, ge=1, le=1_000_000)
-    streams_per_connection: int = Field(default=128, ge=1, le=100_000)
+    requests_per_second: float = Field(default=10_000.0, ge=0.001, le=1e6, description="Requests of one caller.")
+    lookups_per_second: float = Field(
+        default=50.0, ge=0.001, le=2000, description="Questions to KMS about keys, caused by one caller."
+    )
+    connections: int = Field(default=1000, ge=1, le=1_000_000, description="Connections to each listener.")
+    streams_per_connection: int = Field(
+        default=128, ge=1, le=100_000, description="Calls at once on one TLS connection."
+    )
 
 
 class AuditSettings(_Section):
     """Where the audit lines go: a file, or - for standard output."""
 
-    file: str = Field(default="-", min_length=1)
+    file: str = Field(default="-", min_length=1, description="A path, made with mode 0600; `-` is standard output.")
 
 
 class OpsSettings(_Section):
     """The operators' HTTP port."""
 
-    address: str
+    address: str = Field(description="`HOST:PORT` of /metrics, /livez and /readyz.")
 
     @property
     def host_and_port(self) -> tuple[str, int]:
@@ -291,7 +346,7 @@ class OpsSettings(_Section):
 class OtelSettings(_Section):
     """Where traces go: OTLP over gRPC."""
 
-    endpoint: str
+    endpoint: str = Field(description="A URL of the collector; https unless on loopback.")
 
     @field_validator("endpoint")
     @classmethod
@@ -307,16 +362,20 @@ class OtelSettings(_Section):
 class PrefetchSettings(_Section):
     """A key whose set is fetched before anyone asks."""
 
-    key_id: str = Field(min_length=1, max_length=2048)
-    wrapping_algorithm: _Algorithm | None = None
-    wrapping_key_spec: _KeySpec | None = None
+    key_id: str = Field(min_length=1, max_length=2048, description="A key id or key ARN.")
+    wrapping_algorithm: _Algorithm | None = Field(
+        default=None, description="What callers will ask for; by default what they get who do not say."
+    )
+    wrapping_key_spec: _KeySpec | None = Field(default=None, description="As `wrapping_algorithm`.")
 
 
 class WatchSettings(_Section):
     """Keys whose imported material expires, by the names that metrics and log show."""
 
-    keys: dict[str, str] = Field(min_length=1)
-    warn_before: Seconds = Field(default=30 * 86400.0, ge=0, le=365 * 86400.0)
+    keys: dict[str, str] = Field(min_length=1, description="Key ids or key ARNs by name.")
+    warn_before: Seconds = Field(
+        default=30 * 86400.0, ge=0, le=365 * 86400.0, description="How long before the end the log warns, each hour."
+    )
 
     @field_validator("keys")
     @classmethod
@@ -332,12 +391,12 @@ class WatchSettings(_Section):
 class StoreSettings(_Section):
     """The fleet's shared store, Redis or Valkey; relative paths start at the settings file."""
 
-    url: str
-    seal_keys: tuple[str, ...] = Field(min_length=1, strict=False)
-    fleet_size: int = Field(ge=1, le=100_000)
-    username: str | None = None
-    password_file: str | None = None
-    ca: str | None = None
+    url: str = Field(description="`rediss://HOST:PORT`, or of a cluster or Sentinels: [fleet.md](fleet.md).")
+    seal_keys: tuple[str, ...] = Field(min_length=1, strict=False, description="Files; the first key seals, all open.")
+    fleet_size: int = Field(ge=1, le=100_000, description="Brokers that run at once, at most.")
+    username: str | None = Field(default=None, description="The brokers' own user of the store.")
+    password_file: str | None = Field(default=None, description="A file with the user's password.")
+    ca: str | None = Field(default=None, description="The store's CA, as PEM; the system's by default.")
 
     @field_validator("url")
     @classmethod

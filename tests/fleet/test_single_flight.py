@@ -114,7 +114,7 @@ async def test_a_cold_fleet_fills_at_the_quota(tmp_path_factory: pytest.TempPath
     """100 keys wanted everywhere at once, at 20/s: one call each, none throttled, and no token goes to waste."""
     rate, keys, directory = 20.0, 100, tmp_path_factory.mktemp("fleet")
     async with redis_server() as redis, fleet(directory, stores=[redis.url] * REPLICAS, rate=rate) as brokers:
-        brokers.double.limit(GET, rate, burst=1 + int(rate / 4))  # a quarter of a second for a loaded machine
+        brokers.double.limit(GET, rate, burst=1 + int(rate / 2))  # half a second for a loaded machine
         arns = [brokers.double.add_key() for _ in range(keys)]
         started = time.monotonic()
         asking = [brokers.get(replica, arn) for arn in arns for replica in brokers.replicas]
@@ -129,5 +129,5 @@ async def test_a_cold_fleet_fills_at_the_quota(tmp_path_factory: pytest.TempPath
     assert [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == []
     assert calls == keys
     assert len({answer.token for answer in outcomes if isinstance(answer, Handout)}) == keys
-    assert worst_excess(arrivals, rate) <= 1 + rate / 4
+    assert worst_excess(arrivals, rate) <= 1 + rate / 2
     assert ratio < 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from keybroker.__main__ import EXIT_BAD_SETTINGS, EXIT_OK, main
 from keybroker.settings import SettingsError, load, parse
 
 GOOD = """
@@ -66,6 +67,7 @@ SMALLEST: dict[str, Any] = {
 }
 UNIX = {"address": "unix:/run/k.sock", "caller": "local"}
 TLS = {"certificate": "a", "private_key": "b", "client_ca": "c"}
+VPCE = "https://vpce-0a1b2c3d4e5f-x1y2z3.kms.{}.vpce.amazonaws.com"
 STORE = {"url": "rediss://cache:6379", "seal_keys": ["k"], "fleet_size": 3}
 
 # What is put over the smallest settings, and the line it is refused with: its path, and a part of the sentence.
@@ -118,6 +120,31 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"kms": {"regions": ["us-east-1"], "endpoint": "kms.internal"}}, "kms.endpoint: must be a URL"),
     ({"kms": {"regions": ["us-east-1"], "endpoint": "https://a@b"}}, "kms.endpoint: must be a URL"),
     ({"kms": {"regions": ["us-east-1"], "sts_endpoint": "http://sts"}}, "kms.sts_endpoint: must be https"),
+    (
+        {"kms": {"regions": ["us-east-1"], "endpoint": VPCE.format("us-west-2")}},
+        "kms.endpoint: is the endpoint of us-west-2, which refuses what is signed for us-east-1",
+    ),
+    (
+        {"kms": {"regions": ["us-east-1", "us-west-2"], "endpoint": VPCE.format("us-east-1")}},
+        "kms.endpoint: is the endpoint of us-east-1, which refuses what is signed for us-west-2",
+    ),
+    (
+        {"kms": {"regions": ["cn-north-1"], "endpoint": "https://kms.cn-northwest-1.amazonaws.com.cn"}},
+        "kms.endpoint: is the endpoint of cn-northwest-1",
+    ),
+    (
+        {"kms": {"regions": ["us-east-1"], "sts_endpoint": "https://sts-fips.us-east-2.api.aws"}},
+        "kms.sts_endpoint: is the endpoint of us-east-2",
+    ),
+    (
+        {"kms": {"regions": ["us-east-1"], "endpoint": VPCE.format("us-east-1"), "use_fips": True}},
+        "kms: use_fips and use_dualstack choose among AWS's own endpoints",
+    ),
+    (
+        {"kms": {"regions": ["us-east-1"], "endpoint": "http://127.0.0.1:1", "use_dualstack": True}},
+        "kms: use_fips and use_dualstack choose among AWS's own endpoints",
+    ),
+    ({"kms": {"regions": ["us-east-1"], "use_fips": "yes"}}, "kms.use_fips: should be a valid boolean"),
     (
         {"kms": {"regions": ["us-east-1"], "requests_per_second": 0}},
         "kms.requests_per_second: .*greater than or equal to 0.001",
@@ -226,3 +253,40 @@ def test_a_remote_endpoint_stands_in_for_kms_alone() -> None:
     remote = parse(SMALLEST | {"kms": {"regions": ["us-east-1"], "endpoint": "https://vpce-1.kms.example"}})
 
     assert remote.kms.sts is None
+
+
+@pytest.mark.parametrize(
+    "kms",
+    [
+        {"regions": ["eu-central-1"], "endpoint": VPCE.format("eu-central-1")},
+        {"regions": ["us-gov-west-1"], "endpoint": "https://vpce-1-2.kms-fips.us-gov-west-1.vpce.amazonaws.com"},
+        {"regions": ["cn-north-1"], "endpoint": "https://vpce-1-2.kms.cn-north-1.vpce.amazonaws.com.cn"},
+        {"regions": ["us-east-1", "us-west-2"], "sts_endpoint": "https://vpce-1-2.sts.us-east-1.vpce.amazonaws.com"},
+        {"regions": ["us-east-1", "us-west-2"], "endpoint": "https://kms.proxy.example"},
+        {"regions": ["us-east-1", "us-west-2"], "use_fips": True, "use_dualstack": True},
+        {"regions": ["eu-central-1"], "use_fips": True, "sts_endpoint": "https://sts.eu-central-1.amazonaws.com"},
+        {"regions": ["eusc-de-east-1"], "use_dualstack": True},
+    ],
+)
+def test_every_way_to_aws_is_a_setting(kms: dict[str, Any]) -> None:
+    """VPC endpoints of KMS and STS, FIPS and dual-stack endpoints, and every partition, are taken as they are."""
+    settings = parse(SMALLEST | {"kms": kms})
+
+    assert kms == settings.kms.model_dump(mode="json", include=set(kms)) | {"regions": list(settings.kms.regions)}
+
+
+@pytest.mark.parametrize(("region", "code"), [("us-east-1", EXIT_OK), ("eu-west-1", EXIT_BAD_SETTINGS)])
+def test_check_config_tells_a_vpc_endpoint_of_another_region(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], region: str, code: int
+) -> None:
+    """Before the broker runs: AWS would refuse every request, by its signature."""
+    file = tmp_path / "keybroker.toml"
+    file.write_text(
+        '[[listeners]]\naddress = "unix:/run/k.sock"\ncaller = "local"\n'
+        f'[kms]\nregions = ["us-east-1"]\nendpoint = "{VPCE.format(region)}"\n'
+    )
+
+    ended = main(["check-config", "--config", str(file)])
+
+    assert code == ended
+    assert ("kms.endpoint: is the endpoint of eu-west-1" in capsys.readouterr().err) == (code != EXIT_OK)
