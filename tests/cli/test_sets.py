@@ -71,7 +71,7 @@ async def test_get_asks_for_what_was_said(broker: FakeBroker, command: Command) 
     assert request.key_id == KEY_ARN
     assert request.min_remaining_validity.ToTimedelta() == timedelta(minutes=90)
     assert (request.wrapping_algorithm, request.wrapping_key_spec, request.sharing) == (5, 2, 2)
-    assert 15 < broker.timeouts[0] <= 17
+    assert 10 < broker.timeouts[0] < 18  # gRPC rounds it up on its way
 
 
 async def test_get_does_without_the_keys_spec(broker: FakeBroker, command: Command) -> None:
