@@ -56,8 +56,11 @@ class Keys:
         self._told_denied = False
 
     def known(self, key: KeyArn) -> KeyFacts | None:
-        """The key's facts, if KMS has told them."""
-        return self._facts.get(key)
+        """The key's facts, if KMS has told them; kept as long as they are in use."""
+        facts = self._facts.get(key)
+        if facts:
+            self._facts.move_to_end(key)
+        return facts
 
     async def look_up(self, key: KeyArn, caller: str) -> KeyFacts | None:
         """The facts of a key not known yet, from KMS; None if the broker's role may not describe the key.

@@ -492,3 +492,15 @@ async def test_an_exclusive_caller_that_leaves_the_line_spends_nothing(make_benc
 
     assert leaving.cancelled()
     assert len(bench.kms.issued) == 1
+
+
+async def test_what_is_known_of_a_key_in_use_is_not_forgotten(make_bench: BenchMaker) -> None:
+    """Others come and go; its set is handed out without a question to KMS, which may be down by then."""
+    bench = make_bench(max_entries=2)
+    used = key_arn(1)
+    await bench.get(used, wrapping=WrappingChoice())
+    for other in range(2, 6):
+        await bench.get(key_arn(other), wrapping=WrappingChoice())
+        await bench.get(used, wrapping=WrappingChoice())
+
+    assert bench.kms.described.count(used) == 1
