@@ -46,13 +46,22 @@ DRAIN = 10.0
 """Seconds that requests under way have to finish after SIGTERM."""
 
 NEWS = 0.2
-"""Seconds for the news that the broker is stopping to reach those who watch its health."""
+NEWS_AT_MOST = 2.0
+"""Once health says NOT_SERVING, calls are served until none has come for so many seconds, or so many have passed."""
+
+LAST_WORDS = 1.0
+"""Seconds in which the callers of what is not finished by then are told so."""
+
+LIMIT = 29
+"""Seconds after SIGTERM at which the process ends, whatever holds it up; others wait for 30 before they kill it."""
 
 LAG_INTERVAL = 0.5
 """Seconds between two measurements of how late the event loop is."""
 
 CERTIFICATE_CHECK = 5.0
 """Seconds between two looks at the certificate files."""
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class App:
@@ -100,6 +109,7 @@ class App:
         self._broker: Broker | None = None
         self._not_ready: errors.BrokerError = errors.KmsUnavailable("starting", retry_after=1.0)
         self._stop = asyncio.Event()
+        self._insisted = False
         self._store: Store | None = None
         self._listening: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
@@ -114,8 +124,9 @@ class App:
                 to another account than the settings say.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS:
             loop.add_signal_handler(number, self._stop.set)
+            signal.signal(number, self._insist)
         try:
             self._audit = Audit(self._settings.audit.file)
         except OSError as error:
@@ -130,9 +141,7 @@ class App:
                     self._bind_all()
                     if self._settings.ops:
                         host, port = self._settings.ops.host_and_port
-                        server = ops_server(
-                            host, port, metrics=self._ground.metrics, ready=lambda: self._broker is not None
-                        )
+                        server = ops_server(host, port, metrics=self._ground.metrics, ready=self._is_ready)
                         try:
                             self.ops_port = await self._ground.clients.enter_async_context(server)
                         except OSError as error:
@@ -147,6 +156,16 @@ class App:
                     await self._drain()
         finally:
             self._audit.close()
+            if self._insisted:
+                for number in _STOPS:
+                    loop.remove_signal_handler(number)
+                    signal.signal(number, signal.SIG_IGN)  # one more would end what has ended well with an error
+
+    def _insist(self, *_: object) -> None:
+        """Called beside what the loop does at a signal: should it do nothing any more, the system ends the process."""
+        if not self._insisted:
+            self._insisted = True
+            signal.alarm(LIMIT)
 
     def stop(self) -> None:
         """As SIGTERM."""
@@ -165,6 +184,7 @@ class App:
         try:
             settings = self._reload_settings()
         except SettingsError as error:
+            self._ground.metrics.settings_reload_failures.inc()
             _log.error("settings not reloaded, the last good ones are kept: %s", error)
             return
         self._settings = self._settings.model_copy(update={"policy": settings.policy, "callers": settings.callers})
@@ -245,6 +265,9 @@ class App:
         self._certificates.append(certificates)
         return certificates
 
+    def _is_ready(self) -> bool:
+        return self._broker is not None and not self._stop.is_set()
+
     def _ready_broker(self) -> Broker:
         if self._broker is None:
             raise self._not_ready.with_traceback(None)
@@ -274,21 +297,41 @@ class App:
             await self._health.set(service, status)
 
     async def _drain(self) -> None:
+        notify("STOPPING=1")
+        await self._health.enter_graceful_shutdown()
+        await self._until_the_news_is_out()
+        stopping = asyncio.gather(*(server.stop(DRAIN + LAST_WORDS) for server in self._servers))
+        await self._until_answered(DRAIN)
+        for interceptor in self._interceptors:
+            interceptor.end_watches()
         if self._listening:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
-        notify("STOPPING=1")
-        await self._health.enter_graceful_shutdown()
-        stopping = [asyncio.create_task(server.stop(DRAIN)) for server in self._servers]
-        await asyncio.sleep(NEWS)
-        running = {call for interceptor in self._interceptors for call in interceptor.running}
-        if running:
-            await asyncio.wait(running, timeout=DRAIN)
-        for interceptor in self._interceptors:
-            for call in interceptor.watching:
-                call.cancel()
-        await asyncio.gather(*stopping)
+        await stopping
         await self._ground.changes.drain(self._ground.call_limit)
         await self._ground.tasks.drain(0)
         await asyncio.to_thread(self._ground.tracer.close)
         _log.info("stopped")
+
+    async def _until_the_news_is_out(self) -> None:
+        """Serves whoever comes meanwhile: the calls that meet gRPC's stop end with CANCELLED, which nobody retries."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + NEWS_AT_MOST
+        before, begun = -1, self._begun()
+        while before < begun and loop.time() < until:
+            await asyncio.sleep(NEWS)
+            before, begun = begun, self._begun()
+
+    def _begun(self) -> int:
+        return sum(interceptor.begun for interceptor in self._interceptors)
+
+    async def _until_answered(self, seconds: float) -> None:
+        """Past that time, those who still wait are told that the broker is stopping."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while running := {call for interceptor in self._interceptors for call in interceptor.running}:
+            if loop.time() >= until:
+                for interceptor in self._interceptors:
+                    interceptor.end_calls()
+                return
+            await asyncio.wait(running, timeout=until - loop.time())

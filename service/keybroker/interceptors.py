@@ -46,6 +46,7 @@ _CAMEL = {code.name: "".join(map(str.capitalize, code.name.split("_"))) for code
     "OK": "OK",
     "CANCELLED": "Canceled",
 }
+_STOPPING = "The broker is stopping."
 _TOO_LATE = "The request's deadline passed before KMS answered."
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
@@ -61,8 +62,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
     """Stands round every handler of our own services; health and reflection stay as they are.
 
     Attributes:
-        running: the calls of our own services under way.
-        watching: the calls that would last as long as the server, were they not ended.
+        begun: how many calls of our own services there were so far.
+        running: those under way.
     """
 
     def __init__(self, *, audit_log: Audit, clock: Clock, metrics: Metrics, tracer: Tracer) -> None:
@@ -70,8 +71,23 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
+        self.begun = 0
         self.running: set[asyncio.Task[Any]] = set()
-        self.watching: set[asyncio.Task[Any]] = set()
+        self._watching: set[asyncio.Task[Any]] = set()
+        self._ending = False
+        self._watches_end = False
+
+    def end_calls(self) -> None:
+        """Tells those who wait for an answer that the broker is stopping."""
+        self._ending = True
+        for call in self.running:
+            call.cancel()
+
+    def end_watches(self) -> None:
+        """Ends the calls that would last as long as the server, and those of them yet to come."""
+        self._watches_end = True
+        for call in self._watching:
+            call.cancel()
 
     async def intercept_service(
         self,
@@ -100,6 +116,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         )
 
     def _note_running(self) -> None:
+        self.begun += 1
         if task := asyncio.current_task():
             self.running.add(task)
             task.add_done_callback(self.running.discard)
@@ -133,16 +150,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     async def _watched(self, behaviour: Behaviour, request: Any, context: Context) -> None:
         """A health Watch that can be ended: one left open would hold up the server's stop."""
+        if self._watches_end:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
         watch = asyncio.ensure_future(behaviour(request, context))
-        self.watching.add(watch)
-        watch.add_done_callback(self.watching.discard)
+        self._watching.add(watch)
+        watch.add_done_callback(self._watching.discard)
         try:
             await asyncio.wait({watch})
         except asyncio.CancelledError:
             watch.cancel()
             raise
         if watch.cancelled():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "The broker is stopping.")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
         watch.result()
 
     async def _recorded(self, rpc: str, behaviour: Behaviour, request: Any, context: Context) -> Message | None:
@@ -156,6 +175,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
             record.code = "OK"
             self._audit.write(record)
         except asyncio.CancelledError:
+            if self._ending:
+                await self._end(context, record)
             self._record_cancelled(record)
             raise
         except TimeoutError:
@@ -164,7 +185,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, _TOO_LATE)
             raise
         except OSError as error:
-            _log.critical("the audit cannot be written, requests are refused", extra={"cause": error})
+            self._note_audit_failure(error)
             await _abort(context, errors.OutcomeUnknown() if record.change else errors.Internal(), record)
             raise
         except errors.BrokerError as refusal:
@@ -173,6 +194,17 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await _abort(context, refusal if written else errors.Internal(), record)
             raise
         return response
+
+    async def _end(self, context: Context, record: Record) -> None:
+        """The broker does not wait for it any longer; gRPC by itself would say CANCELLED, as if the caller had left."""
+        if record.change:
+            unknown = errors.OutcomeUnknown()
+            record.code, record.reason = CODES[unknown.reason].name, unknown.reason
+            self._write_or_log(record)
+            await _abort(context, unknown, record)
+        record.code = grpc.StatusCode.UNAVAILABLE.name
+        self._write_or_log(record)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, _STOPPING)
 
     def _record_cancelled(self, record: Record) -> None:
         """The caller has left. What it had KMS do goes on, and its line waits for how that ends."""
@@ -186,9 +218,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
         try:
             self._audit.write(record)
         except OSError as error:
-            _log.critical("the audit cannot be written, requests are refused", extra={"cause": error})
+            self._note_audit_failure(error)
             return False
         return True
+
+    def _note_audit_failure(self, error: OSError) -> None:
+        self._metrics.audit_failures.inc()
+        _log.critical("the audit cannot be written, requests are refused", extra={"cause": error})
 
 
 async def _streamed(stream: Callable[..., AsyncGenerator[Message, None]], request: Any, context: Context) -> None:

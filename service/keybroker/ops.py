@@ -39,7 +39,7 @@ async def ops_server(host: str, port: int, *, metrics: Metrics, ready: Callable[
 
     app = web.Application(client_max_size=1024)
     app.add_routes([web.get("/metrics", show_metrics), web.get("/livez", livez), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
