@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from contextlib import asynccontextmanager, suppress
@@ -24,7 +25,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 if TYPE_CHECKING:
-    import signal
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -235,7 +235,11 @@ async def container(
             yield running
         finally:
             if process.returncode is None:
-                process.kill()  # and by --kill-child everything below
+                # Not by --kill-child alone: the kernel forgets that wish when the command changes its user.
+                with suppress(ProcessLookupError, FileNotFoundError, IndexError):
+                    running.send(signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    process.kill()
             await process.wait()
             running.told_at_end = running.told()
 
