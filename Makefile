@@ -22,12 +22,12 @@ demo: .venv .venv-kms
 	@$(BIN)/python -m demo.ceremony
 
 test: .venv .venv-kms
-	@scripts/redis
-	@scripts/prometheus
+	@scripts/needs redis-server redis-server
+	@scripts/needs prometheus prometheus promtool
 	$(BIN)/python -m pytest
 
 campaign: .venv .venv-kms
-	@scripts/redis
+	@scripts/needs redis-server redis-server
 	KEYBROKER_CAMPAIGN=1 $(BIN)/python -m pytest tests/fleet tests/lifecycle --timeout 3600 -s
 
 soak: .venv

@@ -25,7 +25,7 @@ def main() -> int:
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
     settings: dict[str, str] = {}
-    for line in listing.splitlines():  # as in: global.index-url='https://...'; the environment comes last, as with pip
+    for line in listing.splitlines():  # as in: global.timeout='60'; the environment comes last, as with pip
         name, _, value = line.partition("=")
         settings[name.rpartition(".")[2]] = value.strip("'\"")
     for name in (*_TAKEN, "cert"):  # for a python3 without pip

@@ -95,7 +95,7 @@ _current: ContextVar[Record | None] = ContextVar("audit_record", default=None)
 
 
 def begin(rpc: str, correlation_id: str, now: datetime, audit: Audit | None = None) -> Record:
-    """A new record, the current one of this request's context; `audit` is where `write` brings it."""
+    """A new record, the current one of this request's context; `audit` is where `end` writes it."""
     record = Record(time=_told(now), rpc=rpc, correlation_id=correlation_id, audit=audit)
     _current.set(record)
     return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from keybroker.quota import Quota
 from keybroker.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AsyncExitStack
 
     from keybroker.bucket import Bucket
@@ -123,23 +125,30 @@ def upkeep(ground: Ground, home: Home, broker: Broker) -> list[Prefetch | Watch]
     """
     settings, clock = ground.settings, ground.clock
     done: list[Prefetch | Watch] = []
-    try:
-        if settings.prefetch:
-            keys = [
-                (each.key_id, WrappingChoice(algorithm=each.wrapping_algorithm, key_spec=each.wrapping_key_spec))
-                for each in settings.prefetch
-            ]
-            min_remaining = settings.parameters.min_remaining
+    if settings.prefetch:
+        keys = [
+            (each.key_id, WrappingChoice(algorithm=each.wrapping_algorithm, key_spec=each.wrapping_key_spec))
+            for each in settings.prefetch
+        ]
+        min_remaining = settings.parameters.min_remaining
+        with _refusing("prefetch"):
             done.append(Prefetch(keys, broker=broker, home=home, clock=clock, min_remaining=min_remaining))
-        if settings.watch:
-            keys_by_name, warn_before = settings.watch.keys, settings.watch.warn_before
-            watch = Watch(
-                keys_by_name, warn_before=warn_before, broker=broker, home=home, clock=clock, metrics=ground.metrics
+    if settings.watch:
+        named, warn_before = settings.watch.keys, settings.watch.warn_before
+        with _refusing("watch"):
+            done.append(
+                Watch(named, warn_before=warn_before, broker=broker, home=home, clock=clock, metrics=ground.metrics)
             )
-            done.append(watch)
-    except BrokerError as error:
-        raise StartError(f"{'watch' if done or not settings.prefetch else 'prefetch'}: {error.reason}") from error
     return done
+
+
+@contextmanager
+def _refusing(section: str) -> Iterator[None]:
+    """What a section of the settings asks for and could never be had is an error of that section."""
+    try:
+        yield
+    except BrokerError as error:
+        raise StartError(f"{section}: {error.reason}") from error
 
 
 async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broker:

@@ -52,29 +52,26 @@ class GuardedKms:
     async def _ask(self, operation: str, call: Callable[[], Awaitable[_T]]) -> _T:
         trying = self._require_let_through()
         started, outcome = self._clock.monotonic(), "cancelled"
-        try:
-            with self._tracer.kms(operation) as span:
-                try:
-                    answer = await call()
-                except errors.BrokerError as error:
-                    span.note(reason=error.reason)
-                    raise
+        with self._tracer.kms(operation) as span:
+            try:
+                answer = await call()
+            except errors.BrokerError as error:
+                outcome = error.reason
+                # An import that KMS did not answer is OutcomeUnknown, because of KmsUnavailable.
+                self._note(
+                    down=isinstance(error, errors.KmsUnavailable) or isinstance(error.__cause__, errors.KmsUnavailable)
+                )
+                span.note(reason=outcome)
+                raise
+            else:
+                outcome = "ok"
+                self._note(down=False)
                 span.note(aws_request_id=getattr(answer, "aws_request_id", None))
-            outcome = "ok"
-        except errors.BrokerError as error:
-            outcome = error.reason
-            # An import that KMS did not answer is OutcomeUnknown, because of KmsUnavailable.
-            self._note(
-                down=isinstance(error, errors.KmsUnavailable) or isinstance(error.__cause__, errors.KmsUnavailable)
-            )
-            raise
-        else:
-            self._note(down=False)
-            return answer
-        finally:
-            self._trying = self._trying and not trying
-            self._metrics.kms_requests.labels(operation, outcome).inc()
-            self._metrics.kms_request_seconds.labels(operation).observe(self._clock.monotonic() - started)
+                return answer
+            finally:
+                self._trying = self._trying and not trying
+                self._metrics.kms_requests.labels(operation, outcome).inc()
+                self._metrics.kms_request_seconds.labels(operation).observe(self._clock.monotonic() - started)
 
     def _require_let_through(self) -> bool:
         """Whether this request is the one that tries whether KMS is back."""

@@ -129,24 +129,21 @@ class Interceptor(grpc.aio.ServerInterceptor):
         call = ("server_stream" if handler.response_streaming else "unary", service, name)
         self._metrics.started.labels(*call).inc()
         started = self._clock.monotonic()
-        try:
-            with self._tracer.rpc(method, dict(context.invocation_metadata() or ())) as span:
-                try:
-                    return await behaviour(request, context)
-                finally:
-                    record = audit.current()
-                    span.note(
-                        correlation_id=record.correlation_id,
-                        code=record.code,
-                        reason=record.reason,
-                        source=record.source,
-                        aws_request_id=record.aws_request_id,
-                    )
-        finally:
-            record = audit.current()
-            self._metrics.handled.labels(*call, _CAMEL.get(record.code or "", "Unknown")).inc()
-            self._metrics.handling.labels(*call).observe(self._clock.monotonic() - started)
-            self._metrics.note_refusal(record.reason)
+        with self._tracer.rpc(method, dict(context.invocation_metadata() or ())) as span:
+            try:
+                return await behaviour(request, context)
+            finally:
+                record = audit.current()
+                span.note(
+                    correlation_id=record.correlation_id,
+                    code=record.code,
+                    reason=record.reason,
+                    source=record.source,
+                    aws_request_id=record.aws_request_id,
+                )
+                self._metrics.handled.labels(*call, _CAMEL.get(record.code or "", "Unknown")).inc()
+                self._metrics.handling.labels(*call).observe(self._clock.monotonic() - started)
+                self._metrics.note_refusal(record.reason)
 
     async def _watched(self, behaviour: Behaviour, request: Any, context: Context) -> None:
         """A health Watch that can be ended: one left open would hold up the server's stop."""
