@@ -8,7 +8,7 @@ import random
 import secrets
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from keybroker.store import LEASE, StoreAway, set_id
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keybroker.tasks import Tasks
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _LONGEST_SILENCE = 30.0
 """Seconds to wait for another replica's fetch beyond what it expects."""
@@ -63,10 +64,10 @@ class Fleet:
         try:
             while True:
                 news = self._store.news(slot.key)
-                found = await self._store.find(slot)
+                found = await _ask(self._store, partial(self._store.find, slot))
                 if found and usable(found):
                     return found
-                held = await self._store.take_lease(slot.key)
+                held = await _ask(self._store, partial(self._store.take_lease, slot.key))
                 if held is None:
                     break
                 if held.expected_wait:
@@ -78,10 +79,19 @@ class Fleet:
                     async with asyncio.timeout(held.expires_in + 0.05):
                         await news.wait()
             self._renewals[slot.key] = self._tasks.start(self._renew(slot.key, expected))
-            found = await self._store.find(slot)  # it may have come just before the lease did
+            found = await _ask(self._store, partial(self._store.find, slot))  # it may have come just before the lease
         except StoreAway:
             return None
         return found if found and usable(found) else None
+
+    async def look_again(self, slot: Slot, *, usable: Callable[[ParameterSet], bool]) -> ParameterSet | None:
+        """Another replica's set that has come since `look`; there is none where this one has the lease."""
+        if slot.key in self._renewals:
+            return None
+        with suppress(StoreAway):
+            found = await self._store.find(slot)
+            return found if found and usable(found) else None
+        return None
 
     async def release(self, key: KeyArn) -> None:
         """Lets the others go on; to be called after `look` however it ended."""
@@ -93,7 +103,7 @@ class Fleet:
     async def ended(self, parameters: ParameterSet) -> bool:
         """Whether any replica has ended a set; as far as this one has heard, while the store is away."""
         try:
-            return await self._store.ended(parameters)
+            return await _ask(self._store, partial(self._store.ended, parameters))
         except StoreAway:
             return self._store.known_ended(parameters)
 
@@ -176,13 +186,15 @@ class FleetBucket:
         guard = self._interval if self._alone else 0.0
         token = None
         with suppress(StoreAway):
-            token = await self._store.reserve(
+            reserve = partial(
+                self._store.reserve,
                 self._account,
                 self._region,
                 interval=self._interval,
                 guard=guard,
                 longest=min(longest, self._plausible),
             )
+            token = await _ask(self._store, reserve)
         if token is None or token.wait > self._plausible:  # the store is away, or no replica has written that
             if not self._alone:
                 self._alone = True
@@ -215,3 +227,17 @@ class FleetBucket:
     async def _slow_fleet(self, seconds: float) -> None:
         with suppress(StoreAway):
             await self._store.slow_down(self._account, self._region, self._interval, seconds)
+
+
+async def _ask(store: Store, question: Callable[[], Awaitable[_T]]) -> _T:
+    """Asks once more where no answer came: a moment's stall, of this process too, is not yet a store that is away.
+
+    Raises:
+        StoreAway
+    """
+    try:
+        return await question()
+    except StoreAway:
+        if store.away:
+            raise
+        return await question()

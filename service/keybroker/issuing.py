@@ -61,16 +61,23 @@ class Issuing:
     async def shared(self, fetch: Fetch) -> Entry:
         """A set for all: another replica's, or a new one that the others are given. To be called `one_at_a_time`."""
         entry = await self._from_fleet(fetch)
-        if entry is None:
-            entry = await self._from_kms(fetch)
-            if self._fleet:
-                await self._fleet.keep(entry.parameters, supersede=self._supersede is not None)
+        if entry:
+            return entry
+        await self._turn(fetch)
+        entry = await self._from_fleet_again(fetch)
+        if entry:
+            self._quota.pass_on()
+            return entry
+        entry = await self._issue(fetch.slot)
+        if self._fleet:
+            await self._fleet.keep(entry.parameters, supersede=self._supersede is not None)
         return entry
 
     async def exclusive(self, fetch: Fetch) -> Entry:
         """A set from KMS that is kept nowhere. To be called `one_at_a_time`."""
         await self._from_fleet(fetch, exclusive=True)
-        entry = await self._from_kms(fetch)
+        await self._turn(fetch)
+        entry = await self._issue(fetch.slot)
         if self._fleet and self._supersede:
             await self._fleet.supersede(fetch.slot.key, entry.parameters)
         return entry
@@ -95,17 +102,27 @@ class Issuing:
             fetch.other_wait = wait
             fetch.note_lined_up()
 
-        def usable(parameters: ParameterSet) -> bool:
-            enough = Entry.of(parameters, Source.STORE, self._clock).remaining(self._clock) >= fetch.min_remaining
-            return enough and not exclusive
-
         found = await self._fleet.look(
-            fetch.slot, usable=usable, told=told, expected=lambda: fetch.expected_wait(self._quota)
+            fetch.slot,
+            usable=lambda parameters: not exclusive and self._lasts(parameters, fetch),
+            told=told,
+            expected=lambda: fetch.expected_wait(self._quota),
         )
         fetch.other_wait = 0.0
         return Entry.of(found, Source.STORE, self._clock) if found else None
 
-    async def _from_kms(self, fetch: Fetch) -> Entry:
+    async def _from_fleet_again(self, fetch: Fetch) -> Entry | None:
+        """A set that another replica has got while the store was away: a whole line of calls may be saved."""
+        if self._fleet is None:
+            return None
+        found = await self._fleet.look_again(fetch.slot, usable=lambda parameters: self._lasts(parameters, fetch))
+        return Entry.of(found, Source.STORE, self._clock) if found else None
+
+    def _lasts(self, parameters: ParameterSet, fetch: Fetch) -> bool:
+        return Entry.of(parameters, Source.STORE, self._clock).remaining(self._clock) >= fetch.min_remaining
+
+    async def _turn(self, fetch: Fetch) -> None:
+        """Waits in the line until a token is this fetch's."""
         if not fetch.described:
             await self._keys.require_importable(fetch.slot.key)
         fetch.place = self._quota.join(fetch.caller, fetch.patience)
@@ -116,7 +133,6 @@ class Issuing:
             await fetch.place.turn()
         finally:
             self._quota.leave(fetch.place)
-        return await self._issue(fetch.slot)
 
     async def _issue(self, slot: Slot) -> Entry:
         """A new set from KMS, the token spent. What it may have superseded is retired, unless KMS plainly refused."""

@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 # Disabled keys take imports too: key-state.html in the KMS Developer Guide.
 _IMPORTABLE_STATES = frozenset({"PendingImport", "Enabled", "Disabled"})
 
-# Seconds a refusal is remembered, so that a loop cannot burn quota. A new key may not be found for some seconds.
 # Requests to KMS at once; the SDK has 32 connections, and those that change keys need some of them.
 _AT_ONCE = 16
 
+# Seconds a refusal is remembered, so that a loop cannot burn quota. A new key may not be found for some seconds.
 _REMEMBERED: dict[type[errors.BrokerError], float] = {
     errors.KeyNotFound: 10.0,
     errors.KeyNotExternal: 60.0,

@@ -134,6 +134,11 @@ class Quota:
             if not line:
                 del self._lines[place.caller]
 
+    def pass_on(self) -> None:
+        """Gives the next in turn a token that one who had his turn does not need."""
+        if not self._give_turn():
+            self._bucket.give_back()
+
     def expected_wait(self, caller: str) -> float:
         """Seconds until the turn of a request that joined the line now."""
         return self._wait_at(caller, len(self._lines.get(caller, ())))
@@ -198,8 +203,7 @@ class Quota:
                 self.reserved.set()
                 if taken:
                     await self._sleep_until_turn()
-                    if not self._give_turn():
-                        self._bucket.give_back()
+                    self.pass_on()
                 else:
                     await self._clock.sleep(min(wait, _TRY_AGAIN))  # those who hear of the wait leave meanwhile
                 self.reserved.clear()

@@ -9,6 +9,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
@@ -35,7 +36,7 @@ CALL_LIMIT = 0.5
 
 FAILURES = 3
 AWAY = 5.0
-"""After so many failures in a row the store is left alone for so many seconds."""
+"""After so many failures in a row, each of an exchange begun after the last, the store is left alone for seconds."""
 
 LEASE = 3.0
 """Seconds after which the lease of a replica that has died is free."""
@@ -82,7 +83,8 @@ def _tag(*parts: str) -> str:
 class Store:
     """One connection to the store, for all Regions. Every method raises StoreAway and nothing else.
 
-    Names hold hashes of ARNs; those of one key share a hash tag, and so a cluster's slot.
+    Names hold hashes of ARNs; those of one key share a hash tag, and so a cluster's slot. `away` is true from the
+    failures that it is left alone for until it answers again.
     """
 
     def __init__(self, *, client: Any, seal: Seal, replica: str, clock: Clock, tasks: Tasks, metrics: Metrics) -> None:
@@ -103,13 +105,14 @@ class Store:
         self._tasks = tasks
         self._metrics = metrics
         self._failures = 0
+        self._failed_at = 0.0
         self._away_until = 0.0
-        self._away = False
+        self.away = False
         self._refusing = False
         self._refused_at = 0.0
         self._ended: Lru[str, None] = Lru(_ENDED_REMEMBERED)
         self._newest: Lru[str, str] = Lru(_ENDED_REMEMBERED)
-        self._news: dict[str, asyncio.Event] = {}
+        self._news: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._questions: list[tuple[ParameterSet, asyncio.Future[bool]]] = []
         self._asking = False
 
@@ -314,7 +317,8 @@ class Store:
         return answer
 
     async def _ask(self, exchange: Awaitable[_T]) -> _T:
-        if self._clock.monotonic() < self._away_until:
+        began = self._clock.monotonic()
+        if began < self._away_until:
             if asyncio.iscoroutine(exchange):
                 exchange.close()
             raise StoreAway
@@ -330,23 +334,25 @@ class Store:
             raise StoreAway from error  # it answers, so it is not left alone
         except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, IndexError) as error:
             self._metrics.store_failures.inc()
-            self._note_failure(error)
+            self._note_failure(began, error)
             raise StoreAway from error
-        if self._away:
-            self._away = False
+        if self.away:
+            self.away = False
             self._metrics.store_away.set(0)
             _log.warning("the store is back")
         self._failures = 0
         return answer
 
-    def _note_failure(self, error: Exception) -> None:
+    def _note_failure(self, began: float, error: Exception) -> None:
+        if began < self._failed_at:
+            return  # one stall, of this process too, fails all exchanges under way: it is one failure
+        self._failed_at = self._clock.monotonic()
         self._failures += 1
-        if self._failures >= FAILURES:
-            self._failures = 0
+        if self.away or self._failures >= FAILURES:
             self._away_until = self._clock.monotonic() + AWAY
             self._tasks.start(self._drop_connections())
-            if not self._away:
-                self._away = True
+            if not self.away:
+                self.away = True
                 self._metrics.store_away.set(1)
                 _log.error("the store is away: own cache, own share of the quota", extra={"cause": error})
 

@@ -42,15 +42,18 @@ if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return redis.call('HDEL'
 return 0
 """
 
-# KEYS: a lease. ARGV: replica, lifetime in ms. Answers nothing if it is taken, else its holder's value and rest in ms.
+# KEYS: a lease. ARGV: replica, lifetime in ms. Answers nothing if it is taken, or is the replica's own: an answer may
+# have been lost. Else its holder's value and rest in ms.
 # One that would outlive its lifetime is nobody's: it was not written by a replica.
 TAKE = """
 local rest = redis.call('PTTL', KEYS[1])
-if rest < 0 or rest > tonumber(ARGV[2]) then
+local value = redis.call('GET', KEYS[1])
+local own = value and string.sub(value, 1, #ARGV[1] + 1) == ARGV[1] .. ' '
+if own or rest < 0 or rest > tonumber(ARGV[2]) then
   redis.call('SET', KEYS[1], ARGV[1] .. ' 0', 'PX', ARGV[2])
   return nil
 end
-return {redis.call('GET', KEYS[1]), rest}
+return {value, rest}
 """
 
 # KEYS: a lease. ARGV: replica, expected wait, lifetime in ms.

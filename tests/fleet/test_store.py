@@ -25,6 +25,7 @@ from tests.certificates import Authority
 from tests.fake_kms import key_arn
 from tests.kms_wrapping import next_wrapping_key, spki
 from tests.redis_server import RedisServer, free_port, redis_server
+from tests.tcp_proxy import tcp_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -259,6 +260,39 @@ async def test_tokens_too_late_for_anyone_are_left_to_others() -> None:
     alone = sum(replica.metrics.registry.get_sample_value("keybroker_store_failures_total") or 0 for replica in made)
     print(f"{alone:.0f} exchanges failed; {spent} of {rate * seconds:.0f} tokens were spent by 40 replicas")
     assert rate * seconds * 0.7 <= spent <= rate * (seconds + 0.5) + 2 + alone
+
+
+async def test_a_moment_in_which_all_exchanges_fail_is_one_failure() -> None:
+    """20 questions die with one silence of the store: it is not left alone for that, and the next one is answered."""
+    async with (
+        redis_server() as redis,
+        tcp_proxy("127.0.0.1", redis.port) as way,
+        replicas(way.url, 1) as (replica,),
+    ):
+        parameters = await a_set()
+        await replica.store.keep(parameters, supersede=True)
+        way.freeze()
+        asking = (replica.store.find(parameters.slot) for _ in range(20))
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        await way.heal()
+        found = await replica.store.find(parameters.slot)
+
+    assert [type(outcome) for outcome in outcomes] == [StoreAway] * 20
+    assert found is not None
+    assert found.import_token == parameters.import_token
+    assert not replica.store.away
+
+
+async def test_a_lease_whose_answer_was_lost_is_still_the_replicas_own() -> None:
+    """Asked for again, it is given again; another replica has to wait."""
+    async with redis_server() as redis, replicas(redis.url) as (first, other):
+        key = (await a_set()).slot.key
+        await first.store.take_lease(key)
+        again = await first.store.take_lease(key)
+        held = await other.store.take_lease(key)
+
+    assert again is None
+    assert held is not None
 
 
 async def test_poison_in_the_quota_or_a_lease_stops_nobody() -> None:
