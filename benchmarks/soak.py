@@ -88,6 +88,7 @@ class Sample:
     rss_mib: float
     descriptors: int
     threads: int
+    tasks: float
     cached_sets: float
     calls: float
     lag_sum: float
@@ -123,7 +124,7 @@ class Soak:
         seconds = [sample.seconds for sample in settled]
         return {
             name: trend(seconds, [getattr(sample, name) for sample in settled])
-            for name in ("rss_mib", "descriptors", "threads", "cached_sets")
+            for name in ("rss_mib", "tasks", "descriptors", "threads", "cached_sets")
         }
 
 
@@ -192,6 +193,7 @@ def _read(pid: int, now: float, metrics: str) -> Sample:
         rss_mib=int(status["VmRSS"].split()[0]) / 1024,
         descriptors=len(list((proc / "fd").iterdir())),
         threads=int(status["Threads"]),
+        tasks=numbers["keybroker_tasks"],
         cached_sets=numbers["keybroker_cached_sets"],
         calls=numbers.get("grpc_server_handled_total", 0.0),
         lag_sum=numbers["keybroker_event_loop_lag_seconds_sum"],
@@ -214,6 +216,7 @@ def report(made: Soak) -> Iterable[str]:
     yield "|---|---|---|---|---|"
     names = {
         "rss_mib": "memory (RSS), MiB",
+        "tasks": "asyncio tasks",
         "descriptors": "file descriptors",
         "threads": "threads",
         "cached_sets": "sets in the cache",
@@ -248,10 +251,11 @@ def picture(made: Soak) -> str:
 
     calls = [(b.calls - a.calls) / (b.seconds - a.seconds) for a, b in pairwise(samples)]
     return svg(
-        "A soak of keybroker: memory, descriptors, threads, cached sets, calls and lag over time",
+        "A soak of keybroker: memory, tasks, descriptors, threads, cached sets, calls and lag over time",
         [sample.seconds / 60 for sample in samples],
         [
             curve("Memory (RSS), MiB", "rss_mib"),
+            curve("Tasks of the event loop", "tasks"),
             curve("File descriptors", "descriptors"),
             curve("Threads", "threads"),
             curve("Sets in the cache (300 at most)", "cached_sets"),

@@ -55,8 +55,8 @@ LAST_WORDS = 1.0
 LIMIT = 29
 """Seconds after SIGTERM at which the process ends, whatever holds it up; others wait for 30 before they kill it."""
 
-LAG_INTERVAL = 0.5
-"""Seconds between two measurements of how late the event loop is."""
+LOOP_INTERVAL = 0.5
+"""Seconds between two measurements of how late the event loop is, and how many tasks it has."""
 
 CERTIFICATE_CHECK = 5.0
 """Seconds between two looks at the certificate files."""
@@ -197,7 +197,7 @@ class App:
     async def _run(self) -> None:
         starting = asyncio.create_task(self._become_ready())
         watching = asyncio.create_task(self._watch_certificates())
-        measuring = asyncio.create_task(self._measure_lag())
+        measuring = asyncio.create_task(self._measure_loop())
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -216,13 +216,14 @@ class App:
             for certificates in self._certificates:
                 certificates.reload()
 
-    async def _measure_lag(self) -> None:
+    async def _measure_loop(self) -> None:
         """Real time, whatever the clock is: what is measured is this very process."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + LAG_INTERVAL
-            await asyncio.sleep(LAG_INTERVAL)
+            due = loop.time() + LOOP_INTERVAL
+            await asyncio.sleep(LOOP_INTERVAL)
             self._ground.metrics.event_loop_lag_seconds.observe(max(0.0, loop.time() - due))
+            self._ground.metrics.tasks.set(len(asyncio.all_tasks()))
 
     def _bind_all(self) -> None:
         try:

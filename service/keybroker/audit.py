@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from keybroker.errors import BrokerError, OutcomeUnknown
+from keybroker.lines import append
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from keybroker.model import Caller, KeyArn, MaterialChange, ParameterSet, Source
 
 STANDARD_OUTPUT = "-"
+
+_PATIENCE = 0.25
+"""Seconds that all requests wait for a reader of the audit who is behind; none while he has not caught up."""
 
 
 @dataclass(slots=True)
@@ -154,10 +158,8 @@ class Audit:
         """
         values = {name: getattr(record, name) for name in _FIELDS}
         line = json.dumps({name: value for name, value in values.items() if value is not None}) + "\n"
-        data = line.encode()
-        self._failed = True
-        if os.write(self._descriptor, data) != len(data):
-            raise OSError("the audit line was cut short")
+        patience, self._failed = 0.0 if self._failed else _PATIENCE, True
+        append(self._descriptor, line.encode(), patience)
         self._failed = False
 
     def require_writable(self, record: Record) -> None:

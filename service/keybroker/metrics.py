@@ -98,6 +98,7 @@ class Metrics:
         self.event_loop_lag_seconds = self._histogram(
             "keybroker_event_loop_lag_seconds", "How late the event loop ran what was due.", _SHORT
         )
+        self.tasks = self._gauge("keybroker_tasks", "Tasks in the event loop: about one for each request under way.")
 
     def note_refusal(self, reason: str | None) -> None:
         """Counts a request that ended so, if it was refused for the load."""

@@ -7,12 +7,13 @@ import logging
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keybroker.interceptors import correlation_id
+from keybroker.lines import append
 
-if TYPE_CHECKING:
-    from typing import TextIO
+_PATIENCE = 0.05
+"""Seconds to wait for a reader of the log who is behind."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -50,8 +51,30 @@ def _described(error: BaseException) -> dict[str, Any]:
     return described
 
 
-def set_up_logging(stream: TextIO = sys.stderr) -> None:
-    """Sends the whole process's log to the stream."""
-    handler = logging.StreamHandler(stream)
+class LineHandler(logging.Handler):
+    """Writes records to a descriptor. Those that nobody reads are lost, and counted in the next one's `lost_before`."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line, or notes that it could not."""
+        if self._lost:
+            record.lost_before = self._lost
+        try:
+            append(self._descriptor, self.format(record).encode() + b"\n", 0.0 if self._lost else _PATIENCE)
+        except OSError:
+            self._lost += 1
+        except Exception:  # noqa: BLE001 -- of the formatting; handled as every handler does
+            self.handleError(record)
+        else:
+            self._lost = 0
+
+
+def set_up_logging() -> None:
+    """Sends the whole process's log to standard error."""
+    handler = LineHandler(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
