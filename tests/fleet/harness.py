@@ -41,6 +41,8 @@ RSA_3072 = pb.WRAPPING_KEY_SPEC_RSA_3072
 PATIENCE = 60.0  # seconds a caller waits: longer than any line of these tests, on a busy machine
 
 _CAMPAIGN = "KEYBROKER_CAMPAIGN"
+_AWAY = "the store is away: own cache, own share of the quota"
+_TICK = 0.02  # seconds
 _CHANNEL = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -110,6 +112,10 @@ class Replica:
         answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def lost_store(self) -> bool:
+        """Whether it has said that the store was away."""
+        return _AWAY in self.warnings()
+
     def log(self) -> list[dict[str, Any]]:
         """The lines of its log, but for those that are not its own."""
         lines = (self.directory / "broker.log").read_text(errors="replace").splitlines()
@@ -131,6 +137,18 @@ class Fleet:
         self.seal_keys: list[str] = []
         self._directory = directory
         self._tables = tables
+        self._stalls: list[tuple[float, float]] = []
+
+    async def measure_stalls(self) -> None:
+        """Notes for as long as it runs when this process stood still: on a loaded machine they all do."""
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(_TICK)
+            self._stalls.append((began, time.monotonic() - began - _TICK))
+
+    def longest_stall(self, since: float = 0.0) -> float:
+        """Seconds by which calls may have come late, from a moment of the monotonic clock on."""
+        return max((stall for began, stall in self._stalls if began >= since), default=0.0)
 
     def new_seal_key(self, name: str, text: str | None = None) -> str:
         """Makes a seal key that settings can name."""
@@ -263,6 +281,8 @@ async def fleet(
         made.seal_keys = [made.new_seal_key("first.key")]
         for replica in made.replicas:
             made.configure(replica, made.seal_keys)
+        measuring = asyncio.create_task(made.measure_stalls())
+        stack.callback(measuring.cancel)
         stack.push_async_callback(made.stop)
         await made.start(made.replicas)
         yield made

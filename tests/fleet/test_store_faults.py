@@ -38,7 +38,8 @@ NO_WAIT = 1.0  # seconds; when nobody is ahead in the line, or next to nobody
 MATERIAL = bytes(32)
 
 # A bucket of one lets through rate x t + 1 in any t. When the store goes, and when it comes back, each replica may
-# have one call more on its way; a loaded machine notes arrivals late by up to a quarter of a second.
+# have one call more on its way. Arrivals are noted late by up to a quarter of a second, and by as long as the machine
+# stalls.
 ALLOWANCE = 1 + 2 * REPLICAS + RATE / 4
 
 # Where some replicas reach the store and others do not, these spend their shares beside what the store gives the rest.
@@ -217,7 +218,7 @@ async def test_the_fleet_works_on(lab: Lab, fault: str) -> None:
     warned = [len(replica.warnings()) for replica in brokers.replicas]
     stale: list[str] = []
     rate = APART if fault in _APART else RATE
-    excesses, strict, recoveries = [], [], []
+    excesses, strict, recoveries, allowed = [], [], [], []
 
     async with load(brokers, warm, cold_per_second=COLD_PER_SECOND) as callers:
         for cycle in range(CYCLES):
@@ -229,17 +230,20 @@ async def test_the_fleet_works_on(lab: Lab, fault: str) -> None:
             recoveries.append(await lab.sharing())
             excesses.append(worst_excess(brokers.arrivals(since=began), rate))
             strict.append(worst_excess(brokers.arrivals(since=began), RATE))
+            allowed.append(ALLOWANCE + rate * brokers.longest_stall(since=began))
 
     lines = [replica.warnings()[before:] for replica, before in zip(brokers.replicas, warned, strict=True)]
     print(f"{fault}, {CYCLES} cycles: {callers.summary()}")
-    print(f"calls above {rate:.1f}/s: {max(excesses):.1f} ({ALLOWANCE} allowed), above {RATE}/s: {max(strict):.1f}")
+    print(
+        f"calls above {rate:.1f}/s: {max(excesses):.1f} ({max(allowed):.1f} allowed), above {RATE}/s: {max(strict):.1f}"
+    )
     print(f"shared again after {max(recoveries):.1f} s at most")
     print(f"warnings of each replica: {[len(of_one) for of_one in lines]}; {sorted(set(itertools.chain(*lines)))[:4]}")
     assert callers.failed == []
     assert brokers.ledger.wrong == []
     assert callers.unready == []
     assert stale == []
-    assert max(excesses) <= ALLOWANCE
+    assert [excess for excess, most in zip(excesses, allowed, strict=True) if excess > most] == []
 
 
 async def _import_and_ask_again(brokers: Fleet, arn: str, cycle: int) -> list[str]:
@@ -274,4 +278,4 @@ async def test_a_fleet_that_starts_without_its_store(tmp_path_factory: pytest.Te
         waited = await Lab(brokers=brokers, redis=redis, proxy=proxy).sharing()
 
         print(f"shared {waited:.1f} s after the store came")
-        assert worst_excess(brokers.arrivals(), RATE) <= ALLOWANCE
+        assert worst_excess(brokers.arrivals(), RATE) <= ALLOWANCE + RATE * brokers.longest_stall()
