@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from keybroker.store import LEASE, StoreAway, set_id
+from keybroker.store import FAILURES, LEASE, StoreAway, StoreRefuses, set_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -230,14 +230,17 @@ class FleetBucket:
 
 
 async def _ask(store: Store, question: Callable[[], Awaitable[_T]]) -> _T:
-    """Asks once more where no answer came: a moment's stall, of this process too, is not yet a store that is away.
+    """Asks again where no answer came: a moment's stall, of this process too, is not yet a store that is away.
 
     Raises:
         StoreAway
     """
-    try:
-        return await question()
-    except StoreAway:
-        if store.away:
+    for _ in range(FAILURES):
+        try:
+            return await question()
+        except StoreRefuses:
             raise
-        return await question()
+        except StoreAway:
+            if store.away:
+                raise
+    return await question()

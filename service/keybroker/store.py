@@ -71,6 +71,10 @@ class StoreAway(Exception):
     """The store did not answer, or could not do it."""
 
 
+class StoreRefuses(StoreAway):
+    """It answers that it cannot: it is full, or the command is forbidden."""
+
+
 def set_id(import_token: bytes) -> str:
     """What a set is called where it must not be told: 32 hexadecimal digits of its token's SHA-256."""
     return hashlib.sha256(import_token).hexdigest()[:32]
@@ -331,7 +335,7 @@ class Store:
             if not self._refusing:
                 self._refusing = True
                 _log.error("the store refuses writes: is it full, is a command forbidden?", extra={"cause": error})
-            raise StoreAway from error  # it answers, so it is not left alone
+            raise StoreRefuses from error  # it answers, so it is not left alone
         except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, IndexError) as error:
             self._metrics.store_failures.inc()
             self._note_failure(began, error)

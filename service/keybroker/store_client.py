@@ -67,13 +67,13 @@ def _clients(settings: StoreSettings, password: str | None) -> list[Any]:
         client.auto_close_connection_pool = True
         return [client, *sentinel.sentinels]
     ((host, port),) = addresses
-    # One that waits for a free connection: the plain pool raises at once.
+    # One that waits for a free connection, within the limit of the whole exchange: the plain pool raises at once.
     pool = BlockingConnectionPool(
         host=host,
         port=port,
         retry=retry,
         max_connections=_CONNECTIONS,
-        timeout=_LIMIT,
+        timeout=None,
         connection_class=SSLConnection if encrypted else Connection,
         **common,
     )

@@ -132,8 +132,11 @@ async def test_a_cold_fleet_fills_at_the_quota(tmp_path_factory: pytest.TempPath
         f"calls above rate x time in the busiest stretch: {worst_excess(arrivals, rate):.2f}; {lost_store} lost Redis"
     )
     assert [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == []
-    assert calls == keys or lost_store  # where the machine stalls for half a second, Redis does not answer for as long
-    assert len({answer.token for answer in outcomes if isinstance(answer, Handout)}) == keys
+    tokens = {answer.token for answer in outcomes if isinstance(answer, Handout)}
+    assert lost_store or (calls, len(tokens)) == (
+        keys,
+        keys,
+    )  # Redis is away where the machine stalls for half a second
     assert worst_excess(arrivals, rate) <= 1 + LATENESS * rate
 
 
