@@ -8,7 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -66,13 +66,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _endpoint(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError('must be a URL such as "https://kms.us-east-1.amazonaws.com"')
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("must be https, unless the host is loopback: KMS's answers are not signed")
-    return value
+def _endpoint(value: str, *, example: str, why: str = "") -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0
+    except ValueError:  # of an address or a port that can be none
+        known = False
+    if not known or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(f'must be a URL such as "{example}"')
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError(f"must be https, unless the host is loopback{why}")
+    return parts
 
 
 class _Section(BaseModel):
@@ -217,7 +221,8 @@ class KmsSettings(_Section):
     def _check_endpoint(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        match = _AWS_HOST.fullmatch(urlsplit(_endpoint(value)).hostname or "")
+        example, why = "https://kms.us-east-1.amazonaws.com", ": KMS's answers are not signed"
+        match = _AWS_HOST.fullmatch(_endpoint(value, example=example, why=why).hostname or "")
         regions = info.data.get("regions") or ()
         asked = regions if info.field_name == "endpoint" else regions[:1]
         if match and (others := [region for region in asked if region != match["region"]]):
@@ -351,11 +356,8 @@ class OtelSettings(_Section):
     @field_validator("endpoint")
     @classmethod
     def _check_endpoint(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.username:
-            raise ValueError('must be a URL such as "https://collector.internal:4317"')
-        if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise ValueError("must be https, unless the host is loopback")
+        if _endpoint(value, example="https://collector.internal:4317").path.strip("/"):
+            raise ValueError("must have no path: OTLP over gRPC has none")
         return value
 
 

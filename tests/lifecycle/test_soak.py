@@ -21,11 +21,12 @@ SECONDS = float(times(75, campaign=20 * 60))
 MEMORY_MIB = 12.0
 DESCRIPTORS = 12.0
 THREADS = 2.0
+TASKS = 20.0
 
 
 @pytest.mark.timeout(60 + 2 * SECONDS)
 async def test_nothing_grows_without_end(tmp_path: Path) -> None:
-    """From the first third of the time to its end: memory, descriptors and threads stay within their bounds."""
+    """From the first third of the time to its end: memory, tasks, descriptors and threads stay within their bounds."""
     made = await soak(tmp_path, SECONDS)
 
     print("\n".join(report(made)))
@@ -36,6 +37,7 @@ async def test_nothing_grows_without_end(tmp_path: Path) -> None:
     assert grown["rss_mib"] < MEMORY_MIB
     assert grown["descriptors"] < DESCRIPTORS
     assert grown["threads"] < THREADS
+    assert grown["tasks"] < TASKS
     assert (made.exit_code, made.errors) == (0, [])
     assert reasons.isdisjoint({"INTERNAL", "KMS_BAD_RESPONSE", "UNKNOWN"})
     assert {reason for kind, reason in made.outcomes if kind == "health"} == {"OK"}
