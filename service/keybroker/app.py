@@ -262,7 +262,8 @@ class App:
     def _certificates_of(self, index: int, listener: Listener) -> Certificates | None:
         if listener.tls is None:
             return None
-        certificates = Certificates(listener.tls, path=f"listeners[{index}].tls", metrics=self._ground.metrics)
+        path = f"listeners[{index}].tls"
+        certificates = Certificates(listener.tls, path=path, metrics=self._ground.metrics, clock=self._clock)
         self._certificates.append(certificates)
         return certificates
 

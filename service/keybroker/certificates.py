@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+    from keybroker.clock import Clock
     from keybroker.metrics import Metrics
     from keybroker.settings import Tls
 
@@ -48,19 +49,21 @@ class _Loaded:
 class Certificates:
     """What a TLS listener presents and accepts. A bad change of the files is reported, and the last good ones kept."""
 
-    def __init__(self, tls: Tls, *, path: str, metrics: Metrics) -> None:
+    def __init__(self, tls: Tls, *, path: str, metrics: Metrics, clock: Clock) -> None:
         """Reads the files.
 
         Args:
             tls: the listener's settings.
             path: of those settings, for messages.
             metrics: told of failures, and when the certificate expires.
+            clock: the wall clock; one that has expired is no good.
 
         Raises:
             CertificateError
         """
         self._tls = tls
         self._path = path
+        self._clock = clock
         self._failures = metrics.certificate_reload_failures.labels(listener=path)
         self._not_after = metrics.certificate_not_after_seconds.labels(listener=path)
         self._loaded = self._load()
@@ -142,6 +145,9 @@ class Certificates:
             raise CertificateError(f"{self._path}.certificate: has a key of an unknown kind") from error
         if private_key.public_key() != public_key:
             raise CertificateError(f"{self._path}.private_key: is not the key of the certificate")
+        not_after = chain[0].not_valid_after_utc
+        if not_after <= self._clock.now():
+            raise CertificateError(f"{self._path}.certificate: has expired on {not_after.isoformat()}")
         try:
             roots = x509.load_pem_x509_certificates(authorities)
         except ValueError as error:
@@ -152,7 +158,7 @@ class Certificates:
                 [(key, certificate)], root_certificates=authorities
             ),
             clients=Clients(roots, require_tls_1_3=self._tls.minimum_version == "1.3"),
-            not_after=chain[0].not_valid_after_utc,
+            not_after=not_after,
         )
 
     def _read(self, name: str) -> bytes:

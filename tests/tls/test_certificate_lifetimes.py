@@ -23,6 +23,7 @@ from grpc.experimental.session_cache import ssl_session_cache_lru
 from demo.broker_process import broker_process
 from keybroker.app import App
 from keybroker.certificates import Certificates
+from keybroker.clock import SystemClock
 from keybroker.identity import Clients
 from keybroker.metrics import Metrics
 from keybroker.settings import Tls
@@ -343,7 +344,9 @@ async def test_a_hundred_hangups_of_a_process_under_load_fail_no_call(
     assert load.served > ROTATIONS
     assert alive, log.read_text()
     assert process.returncode == 0
-    assert "not reloaded" not in log.read_text()
+    # The process looks by itself too, and may do so between the writing of the certificate and of its key.
+    failures = [line for line in log.read_text().splitlines() if "not reloaded" in line]
+    assert [line for line in failures if "is not the key of the certificate" not in line] == []
 
 
 async def test_files_are_followed_without_being_told(
@@ -382,6 +385,7 @@ BAD_FILES: Mapping[str, tuple[str, Callable[[Pki], object]]] = {
     "certificate-empty": ("certificate", lambda pki: replace(pki.files.certificate, b"")),
     "certificate-cut-short": ("certificate", lambda pki: replace(pki.files.certificate, pki.first.pem[:-100])),
     "certificate-missing": ("certificate", lambda pki: pki.files.certificate.unlink()),
+    "certificate-expired": ("certificate", lambda pki: pki.files.serve(pki.server_ca.server(datetime.now(UTC)))),
     "key-garbage": ("private_key", lambda pki: replace(pki.files.private_key, b"\0\xff")),
     "key-of-another-certificate": ("private_key", _other_key),
     "key-with-a-password": ("private_key", _locked),
@@ -436,7 +440,7 @@ async def test_the_next_good_files_are_used_after_bad_ones(bench: Bench) -> None
     assert bench.failures == 1
 
 
-@pytest.mark.parametrize("case", ["key-of-another-certificate", "key-of-a-kind-grpc-cannot-use", "ca-missing"])
+@pytest.mark.parametrize("case", ["certificate-expired", "key-of-another-certificate", "ca-missing"])
 async def test_no_start_with_a_bad_file(tmp_path: Path, double: KmsDouble, pki: Pki, case: str) -> None:
     """Exit 1 and one line that names the setting; nothing listens meanwhile."""
     setting, spoil = BAD_FILES[case]
@@ -453,7 +457,9 @@ async def test_no_start_with_a_bad_file(tmp_path: Path, double: KmsDouble, pki: 
 
 def test_grpc_is_given_a_change_once_and_otherwise_nothing(pki: Pki) -> None:
     """Every configuration given makes gRPC free the one before, which can crash it: grpc/grpc#36693."""
-    certificates = Certificates(Tls.model_validate(pki.files.setting()), path=LISTENER, metrics=Metrics())
+    certificates = Certificates(
+        Tls.model_validate(pki.files.setting()), path=LISTENER, metrics=Metrics(), clock=SystemClock()
+    )
     given = [certificates._changed()]
     for server in (pki.server_ca.server(), pki.server_ca.server()):
         pki.files.serve(server)
