@@ -2,13 +2,14 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: help demo test campaign soak conformance image image-test image-wheels sbom deploy-check check format proto docs lock clean
+.PHONY: help demo test campaign soak bench conformance image image-test image-wheels sbom deploy-check check format proto docs lock clean
 
 help:
 	@echo "make demo    the whole ceremony, narrated: embedded KMS, broker, a real import"
 	@echo "make test    every test"
 	@echo "make campaign  faults, restarts and outages at full length (half an hour)"
 	@echo "make soak    20 minutes of mixed traffic, faults and reloads; draws docs/soak.svg"
+	@echo "make bench   what a broker costs beside a bare gRPC server, in three minutes; draws docs/bench.svg"
 	@echo "make conformance  every client, in every language, against one table"
 	@echo "make check   lint, types, import contracts, proto lint, generated code"
 	@echo "make image   the container image, by docker, podman or buildah; make image-test runs it, make sbom tells what is in it"
@@ -30,9 +31,13 @@ campaign: .venv .venv-kms
 	@scripts/needs redis-server redis-server
 	KEYBROKER_CAMPAIGN=1 $(BIN)/python -m pytest tests/fleet tests/lifecycle --timeout 3600 -s
 
+soak: MINUTES = 20
 soak: .venv
 	@mkdir -p build
-	$(BIN)/python -m benchmarks.soak --minutes 20 --out docs/soak.svg --csv build/soak.csv
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --out docs/soak.svg --csv build/soak.csv
+
+bench: .venv
+	$(BIN)/python -m benchmarks.bench --out docs/bench.svg
 
 conformance: .venv .venv-kms
 	scripts/conformance

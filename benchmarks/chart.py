@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WIDTH, PANEL, LEFT, RIGHT, TOP = 860, 120, 70, 16, 30
 _GAP = 34
 _POINTS = 600  # as many as the picture can show
-_STYLE = (
+STYLE = (
     "text{font:12px sans-serif;fill:#57606a}.title{font-weight:bold;fill:#24292f}.grid{stroke:#d0d7de;stroke-width:1}"
     ".curve{fill:none;stroke:#0969da;stroke-width:1.5}.line{stroke:#cf222e;stroke-width:1.5;stroke-dasharray:6 4}"
     "@media(prefers-color-scheme:dark){text{fill:#9198a1}.title{fill:#f0f6fc}.grid{stroke:#3d444d}"
@@ -41,7 +41,7 @@ def svg(title: str, minutes: Sequence[float], curves: Sequence[Curve]) -> str:
     height = TOP + len(curves) * (PANEL + _GAP) + 8
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
     ]
     for number, curve in enumerate(curves):
         parts += _panel(minutes, curve, TOP + number * (PANEL + _GAP))
