@@ -41,6 +41,8 @@ type fakeBroker struct {
 	lie func(proto.Message)
 	// stalled is that calls are not answered in time.
 	stalled bool
+	// asked is told of each call as it comes, where there is one.
+	asked chan<- struct{}
 
 	mu        sync.Mutex
 	refusals  []error // of the next calls but those for parameters, each used once
@@ -123,6 +125,9 @@ func (b *fakeBroker) GetKeyImportStatus(
 
 func (b *fakeBroker) receive(ctx context.Context, name string, errors *[]error) error {
 	deadline, _ := ctx.Deadline()
+	if b.asked != nil {
+		b.asked <- struct{}{}
+	}
 	if b.stalled {
 		<-ctx.Done()
 		// gRPC tells a deadline rounded down: an answer now could still arrive.

@@ -105,7 +105,7 @@ func (c *Client) GetParameters(ctx context.Context, keyID string, options Parame
 	if err != nil {
 		return nil, err
 	}
-	answer, err := call(ctx, c.stub.GetParametersForImport, request, readsOnly)
+	answer, err := call(ctx, c.connection, c.stub.GetParametersForImport, request, readsOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (c *Client) DeleteImportedKeyMaterial(ctx context.Context, keyID, keyMateri
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	request := &pb.DeleteImportedKeyMaterialRequest{KeyId: keyID, KeyMaterialId: keyMaterialID}
-	answer, err := call(ctx, c.stub.DeleteImportedKeyMaterial, request, changesKey)
+	answer, err := call(ctx, c.connection, c.stub.DeleteImportedKeyMaterial, request, changesKey)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (c *Client) Discard(ctx context.Context, keyID string, importToken []byte) 
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	request := &pb.DiscardParametersRequest{KeyId: keyID, ImportToken: importToken}
-	_, err := call(ctx, c.stub.DiscardParameters, request, readsOnly)
+	_, err := call(ctx, c.connection, c.stub.DiscardParameters, request, readsOnly)
 	return err
 }
 
@@ -183,7 +183,8 @@ func (c *Client) Discard(ctx context.Context, keyID string, importToken []byte) 
 func (c *Client) Status(ctx context.Context, keyID string) (*Status, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	answer, err := call(ctx, c.stub.GetKeyImportStatus, &pb.GetKeyImportStatusRequest{KeyId: keyID}, readsOnly)
+	request := &pb.GetKeyImportStatusRequest{KeyId: keyID}
+	answer, err := call(ctx, c.connection, c.stub.GetKeyImportStatus, request, readsOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +228,7 @@ func (c *Client) importOnce(
 }
 
 func (c *Client) send(ctx context.Context, request *pb.ImportKeyMaterialRequest) (*Imported, error) {
-	answer, err := call(ctx, c.stub.ImportKeyMaterial, request, changesKey)
+	answer, err := call(ctx, c.connection, c.stub.ImportKeyMaterial, request, changesKey)
 	if err != nil {
 		return nil, err
 	}

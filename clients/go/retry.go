@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 )
 
@@ -37,6 +38,7 @@ func withTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 // where anything is tried again.
 func call[Request, Response any](
 	ctx context.Context,
+	connection *grpc.ClientConn,
 	method func(context.Context, *Request, ...grpc.CallOption) (*Response, error),
 	request *Request,
 	effect effect,
@@ -52,7 +54,8 @@ func call[Request, Response any](
 		}
 		refusal := fromRPC(err, effect)
 		delay, ok := delayBeforeRetry(refusal, attempt, effect)
-		if !ok {
+		// A connection that was closed here ends its calls like a broker that restarts.
+		if !ok || connection.GetState() == connectivity.Shutdown {
 			return nil, refusal
 		}
 		// As floating point, because the longest delay that can be told has no room to be lengthened.
@@ -79,7 +82,8 @@ func delayBeforeRetry(refusal *Error, attempt int, effect effect) (time.Duration
 		// The delay is the broker's word only beside a reason of the broker's; a proxy may send RetryInfo as well. No delay
 		// at all would be a loop as fast as the connection.
 		return max(after, firstDelay), ok
-	case refusal.Code == codes.Unavailable && effect == readsOnly:
+	case (refusal.Code == codes.Unavailable || refusal.Code == codes.Canceled) && effect == readsOnly:
+		// The broker is restarting. Where it was the context that was cancelled, the wait ends before it begins.
 		return min(firstDelay<<min(attempt, 10), longestDelay), true
 	default:
 		return 0, false

@@ -18,6 +18,7 @@ import (
 func TestWhatIsTriedAgain(t *testing.T) {
 	const second = time.Second
 	bare := status.Error(codes.Unavailable, "away")
+	stopped := status.Error(codes.Canceled, "stopped")
 	ofProxy := withDetails(codes.ResourceExhausted, &errdetails.RetryInfo{RetryDelay: durationpb.New(second)})
 	for _, c := range []struct {
 		name    string
@@ -40,6 +41,9 @@ func TestWhatIsTriedAgain(t *testing.T) {
 		{"for longer", bare, 5, readsOnly, 2 * second, true},
 		{"for ever", bare, math.MaxInt, readsOnly, 2 * second, true},
 		{"away from a change", bare, 0, changesKey, 0, false},
+		{"stopped", stopped, 0, readsOnly, second / 10, true},
+		{"stopped for long", stopped, 4, readsOnly, 8 * second / 5, true},
+		{"stopped in a change", stopped, 0, changesKey, 0, false},
 		{"other codes", status.Error(codes.Internal, ""), 0, readsOnly, 0, false},
 		{"out of time", status.Error(codes.DeadlineExceeded, ""), 0, readsOnly, 0, false},
 	} {
@@ -97,10 +101,47 @@ func TestCancellingEndsTheWait(t *testing.T) {
 	}
 }
 
+func TestACancelledCallIsNotTriedAgain(t *testing.T) {
+	asked := make(chan struct{}, 9)
+	client := start(t, &fakeBroker{stalled: true, asked: asked})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		cancel()
+	}()
+
+	_, err := client.Status(ctx, testKeyID)
+
+	if status.Code(err) != codes.Canceled || !errors.Is(err, context.Canceled) || len(asked) != 0 {
+		t.Errorf("%v, and asked %d times more", err, len(asked))
+	}
+}
+
+func TestAClosedClientIsOfNoUse(t *testing.T) {
+	// What is tried again until the time is up would outlast the test.
+	ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+	defer cancel()
+	asked := make(chan struct{}, 9)
+	client := start(t, &fakeBroker{stalled: true, asked: asked})
+	go func() {
+		<-asked
+		client.Close()
+	}()
+
+	_, underWay := client.Status(ctx, testKeyID)
+	_, later := client.Status(ctx, testKeyID)
+
+	if underWay == nil || status.Code(later) != codes.Canceled || len(asked) != 0 {
+		t.Errorf("%v, %v, and asked %d times more", underWay, later, len(asked))
+	}
+}
+
 func TestWhatChangesNoKeyWaitsForABrokerThatIsAway(t *testing.T) {
 	socket := socketPath(t)
 	client := connect(t, "unix:"+socket)
-	broker := &fakeBroker{refusals: []error{status.Error(codes.Unavailable, "stopping")}}
+	broker := &fakeBroker{refusals: []error{
+		status.Error(codes.Unavailable, "stopping"), status.Error(codes.Canceled, "stopped"),
+	}}
 	late := make(chan net.Addr)
 	time.AfterFunc(300*time.Millisecond, func() { late <- serve(t, broker, "unix", socket) })
 
@@ -110,23 +151,25 @@ func TestWhatChangesNoKeyWaitsForABrokerThatIsAway(t *testing.T) {
 	if err != nil || status.KeyState != "PendingImport" || !status.ExternalOrigin || !status.MaterialValidTo.IsZero() {
 		t.Errorf("%+v, %v", status, err)
 	}
-	if want := []string{"status", "status"}; !slices.Equal(broker.calls, want) {
+	if want := []string{"status", "status", "status"}; !slices.Equal(broker.calls, want) {
 		t.Errorf("%v", broker.calls)
 	}
 }
 
 func TestAChangeIsNotSentAgainIntoTheDark(t *testing.T) {
-	broker := &fakeBroker{refusals: []error{status.Error(codes.Unavailable, "stopping"), status.Error(codes.Internal, "")}}
-	client := start(t, broker)
+	for _, code := range []codes.Code{codes.Unavailable, codes.Canceled, codes.Internal} {
+		broker := &fakeBroker{refusals: []error{status.Error(code, "stopping"), status.Error(code, "stopping")}}
+		client := start(t, broker)
 
-	_, deleting := client.DeleteImportedKeyMaterial(t.Context(), testKeyID, "")
-	_, importing := client.ImportWrapped(t.Context(), testKeyID, []byte("w"), []byte("t"), forEver)
+		_, deleting := client.DeleteImportedKeyMaterial(t.Context(), testKeyID, "")
+		_, importing := client.ImportWrapped(t.Context(), testKeyID, []byte("w"), []byte("t"), forEver)
 
-	if !errors.Is(deleting, OutcomeUnknown) || !errors.Is(importing, OutcomeUnknown) {
-		t.Errorf("%v, %v", deleting, importing)
-	}
-	if want := []string{"delete", "import"}; !slices.Equal(broker.calls, want) {
-		t.Errorf("%v", broker.calls)
+		if !errors.Is(deleting, OutcomeUnknown) || !errors.Is(importing, OutcomeUnknown) {
+			t.Errorf("%v, %v", deleting, importing)
+		}
+		if want := []string{"delete", "import"}; !slices.Equal(broker.calls, want) {
+			t.Errorf("%v", broker.calls)
+		}
 	}
 }
 

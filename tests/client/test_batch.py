@@ -175,6 +175,7 @@ async def test_a_stream_that_breaks_off_raises(broker: FakeBroker, client: KeyIm
         (refusal(grpc.StatusCode.PERMISSION_DENIED, "CALLER_NOT_AUTHORIZED"), CallerNotAuthorized),
         (try_later("KMS_THROTTLED", timedelta(milliseconds=10)), KmsThrottled),
         (Failure(code=grpc.StatusCode.UNAVAILABLE, trailer=None), KeyImportError),
+        (Failure(code=grpc.StatusCode.CANCELLED, trailer=None), KeyImportError),
     ],
 )
 async def test_a_refused_batch_is_not_tried_again(

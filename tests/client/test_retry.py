@@ -32,8 +32,7 @@ CALLS: dict[str, Callable[[KeyImportClient], Awaitable[object]]] = {
 CHANGES = ["ImportKeyMaterial", "DeleteImportedKeyMaterial"]
 QUESTIONS = [rpc for rpc in CALLS if rpc not in CHANGES]
 SOON = timedelta(milliseconds=150)
-AWAY = Failure(code=grpc.StatusCode.UNAVAILABLE, trailer=None)
-BARE = KeyImportError("away", code=grpc.StatusCode.UNAVAILABLE)
+RESTARTING = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED]
 
 
 def _now() -> float:
@@ -70,10 +69,13 @@ async def test_a_delay_longer_than_the_time_left_is_told_at_once(
     assert _now() - started < 5
 
 
+@pytest.mark.parametrize("code", RESTARTING)
 @pytest.mark.parametrize("rpc", QUESTIONS)
-async def test_a_broker_away_for_a_moment_is_asked_again(rpc: str, broker: FakeBroker, client: KeyImportClient) -> None:
+async def test_a_broker_away_for_a_moment_is_asked_again(
+    rpc: str, code: grpc.StatusCode, broker: FakeBroker, client: KeyImportClient
+) -> None:
     """A restart of the broker is not seen by whoever changes no key."""
-    broker.fail(rpc, AWAY, AWAY)
+    broker.fail(rpc, Failure(code=code, trailer=None), Failure(code=code, trailer=None))
     started = _now()
 
     await CALLS[rpc](client)
@@ -82,12 +84,42 @@ async def test_a_broker_away_for_a_moment_is_asked_again(rpc: str, broker: FakeB
     assert _now() - started >= 0.3
 
 
+@pytest.mark.parametrize("rpc", CALLS)
+async def test_a_cancelled_task_ends_its_call_for_good(rpc: str, broker: FakeBroker, client: KeyImportClient) -> None:
+    """The caller's own cancellation is no status of the broker's, and nothing is asked after it."""
+    broker.stalled = {rpc}
+    asking = asyncio.ensure_future(CALLS[rpc](client))
+    await _until_asked(broker, rpc)
+
+    asking.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert broker.calls.count(rpc) == 1
+
+
+@pytest.mark.parametrize("code", RESTARTING)
+async def test_a_task_cancelled_while_the_broker_restarts_asks_no_more(
+    code: grpc.StatusCode, broker: FakeBroker, client: KeyImportClient
+) -> None:
+    """Whoever waits for a broker that restarts can leave."""
+    broker.fail("GetKeyImportStatus", *(Failure(code=code, trailer=None) for _ in range(9)))
+    asking = asyncio.ensure_future(client.status(KEY_ID))
+    await _until_asked(broker, "GetKeyImportStatus", times=2)
+
+    asking.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+@pytest.mark.parametrize("code", RESTARTING)
 @pytest.mark.parametrize("rpc", CHANGES)
 async def test_a_change_that_broke_off_is_never_made_again(
-    rpc: str, broker: FakeBroker, client: KeyImportClient
+    rpc: str, code: grpc.StatusCode, broker: FakeBroker, client: KeyImportClient
 ) -> None:
     """Nobody knows whether the first was made."""
-    broker.fail(rpc, AWAY)
+    broker.fail(rpc, Failure(code=code, trailer=None))
 
     with pytest.raises(OutcomeUnknown):
         await CALLS[rpc](client)
@@ -119,9 +151,7 @@ async def test_an_unknown_outcome_is_final_whatever_it_says(broker: FakeBroker, 
     assert broker.calls.count("ImportKeyMaterial") == 1
 
 
-@pytest.mark.parametrize(
-    "code", [code for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)]
-)
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code not in (grpc.StatusCode.OK, *RESTARTING)])
 async def test_no_other_bare_status_is_asked_again(
     code: grpc.StatusCode, broker: FakeBroker, client: KeyImportClient
 ) -> None:
@@ -165,15 +195,17 @@ async def test_a_broker_that_comes_back_is_found(broker: FakeBroker, socket: str
     assert parameters.import_token in broker.sets
 
 
-def test_delays_double_up_to_two_seconds() -> None:
+@pytest.mark.parametrize("code", RESTARTING)
+def test_delays_double_up_to_two_seconds(code: grpc.StatusCode) -> None:
     """Each is lengthened by a fifth at most, and never shortened."""
+    bare = KeyImportError("away", code=code)
     shortest = [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
     for attempt, least in enumerate(shortest, start=1):
-        delays = [delay_before_retry(BARE, attempt=attempt, changes_key=False) for _ in range(50)]
+        delays = [delay_before_retry(bare, attempt=attempt, changes_key=False) for _ in range(50)]
         assert all(delay is not None and least <= delay <= 1.2 * least for delay in delays)
         assert len(set(delays)) > 40
-    assert delay_before_retry(BARE, attempt=10**9, changes_key=False) is not None
+    assert delay_before_retry(bare, attempt=10**9, changes_key=False) is not None
 
 
 def test_no_delay_at_all_is_no_endless_loop() -> None:
@@ -181,6 +213,12 @@ def test_no_delay_at_all_is_no_endless_loop() -> None:
     error = KmsThrottled("now", reason="KMS_THROTTLED", retry_after=timedelta(0))
 
     assert (delay_before_retry(error, attempt=1, changes_key=False) or 0) >= 0.1
+
+
+async def _until_asked(broker: FakeBroker, rpc: str, *, times: int = 1) -> None:
+    async with asyncio.timeout(10):
+        while broker.calls.count(rpc) < times:
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

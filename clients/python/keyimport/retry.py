@@ -17,6 +17,8 @@ _LONGEST_DELAY: Final = 2.0
 # Many callers that were refused at once do not return at once.
 _LENGTHENED: Final = 0.2
 _RANDOM: Final = random.SystemRandom()
+# How a broker that restarts ends calls. The caller's own cancellation is a CancelledError, and never comes here.
+_AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 
 
 def delay_before_retry(error: KeyImportError, *, attempt: int, changes_key: bool) -> float | None:
@@ -41,6 +43,6 @@ def _delay(error: KeyImportError, attempt: int, *, changes_key: bool) -> float |
     if error.reason:
         # No delay at all would be a loop as fast as the connection.
         return None if error.retry_after is None else max(error.retry_after.total_seconds(), _FIRST_DELAY)
-    if error.code is grpc.StatusCode.UNAVAILABLE and not changes_key:
+    if error.code in _AWAY and not changes_key:
         return min(_FIRST_DELAY * 2.0 ** min(attempt - 1, 10), _LONGEST_DELAY)
     return None

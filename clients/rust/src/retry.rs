@@ -68,7 +68,8 @@ pub(crate) fn delay(error: &Error, changes_key: bool, failures: u32, left: Durat
         let told = error.retry_after().filter(|_| error.kind() != ErrorKind::OutcomeUnknown)?;
         // No delay at all would be a loop as fast as the connection.
         told.max(FIRST_DELAY)
-    } else if error.code() == Some(Code::Unavailable) && !changes_key {
+    } else if matches!(error.code(), Some(Code::Unavailable | Code::Cancelled)) && !changes_key {
+        // The broker is restarting. A caller who cancels drops the call, and never comes here.
         FIRST_DELAY.saturating_mul(1 << failures.min(16)).min(LONGEST_DELAY)
     } else {
         return None;

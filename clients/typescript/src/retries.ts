@@ -64,10 +64,10 @@ export class Retries {
       // would not be the broker's word. No delay at all would be a loop as fast as the connection.
       return error.retryAfterMs === undefined ? undefined : Math.max(error.retryAfterMs, FIRST_BACKOFF_MS);
     }
-    if (error.code !== "UNAVAILABLE" || this.#changesKey) {
+    if ((error.code !== "UNAVAILABLE" && error.code !== "CANCELLED") || this.#changesKey) {
       return undefined;
     }
-    // The broker is restarting.
+    // The broker is restarting; where the caller's signal cancelled the call, nobody asks for a delay.
     const delay = this.#backoffMs;
     this.#backoffMs = Math.min(2 * delay, LAST_BACKOFF_MS);
     return delay;

@@ -45,6 +45,7 @@ const throttled = (delayMs: number) =>
   failure(status.RESOURCE_EXHAUSTED, statusDetails(errorInfo("KMS_THROTTLED"), retryInfo(0, delayMs * 1_000_000)));
 const refused = (reason: string) => failure(status.FAILED_PRECONDITION, statusDetails(errorInfo(reason)));
 const away = failure(status.UNAVAILABLE);
+const stopped = failure(status.CANCELLED);
 
 describe("an import", () => {
   test("wraps what the private key unwraps, and imports it into the ARN that was checked", () =>
@@ -243,14 +244,14 @@ describe("a client", () => {
 
   test("waits for a broker that restarts where no key is changed", () =>
     connected(async (client, broker) => {
-      broker.fail(GET, away, away);
+      broker.fail(GET, away, stopped);
       await client.getParameters(KEY_ID);
-      broker.fail("DiscardParameters", away);
+      broker.fail("DiscardParameters", away, stopped);
       await client.discard(KEY_ID, material);
-      broker.fail("GetKeyImportStatus", away);
+      broker.fail("GetKeyImportStatus", away, stopped);
       const { keyState, materialValidTo } = await client.status(KEY_ID);
       assert.deepEqual([keyState, materialValidTo], ["Enabled", undefined]);
-      assert.equal(broker.calls.length, 3 + 2 + 2);
+      assert.equal(broker.calls.length, 3 + 3 + 3);
     }));
 
   test("finds a broker that was killed and is back", () =>

@@ -9,6 +9,7 @@ const almostOne = (): number => 0.999_999;
 const throttled = (retryAfterMs?: number): KeyImportError =>
   new KmsThrottled("later", { reason: "KMS_THROTTLED", code: "RESOURCE_EXHAUSTED", retryAfterMs });
 const unavailable = new KeyImportError("away", { code: "UNAVAILABLE" });
+const cancelled = new KeyImportError("stopped", { code: "CANCELLED" });
 
 describe("retries", () => {
   for (const changesKey of [false, true]) {
@@ -38,9 +39,11 @@ describe("retries", () => {
   });
 
   test("wait for a broker that restarts, longer and longer", () => {
-    const retries = new Retries(false, never);
-    const delays = Array.from({ length: 8 }, () => retries.delayAfter(unavailable, 30_000));
-    assert.deepEqual(delays, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+    for (const restarting of [unavailable, cancelled]) {
+      const retries = new Retries(false, never);
+      const delays = Array.from({ length: 8 }, () => retries.delayAfter(restarting, 30_000));
+      assert.deepEqual(delays, [100, 200, 400, 800, 1600, 2000, 2000, 2000]);
+    }
   });
 
   test("try nothing else again", () => {
@@ -51,12 +54,15 @@ describe("retries", () => {
       new KeyImportError("a proxy's word", { code: "RESOURCE_EXHAUSTED", retryAfterMs: 10 }),
       new KeyImportError("newer", { code: "UNAVAILABLE", reason: "NEWER" }),
       new OutcomeUnknown("?", { code: "UNAVAILABLE" }),
+      new OutcomeUnknown("?", { code: "CANCELLED" }),
       new OutcomeUnknown("?", { code: "UNKNOWN", reason: "OUTCOME_UNKNOWN", retryAfterMs: 10 }),
     ];
     for (const error of final) {
       assert.equal(new Retries(false, never).delayAfter(error, 30_000), undefined, error.message);
     }
-    assert.equal(new Retries(true, never).delayAfter(unavailable, 30_000), undefined);
+    for (const restarting of [unavailable, cancelled]) {
+      assert.equal(new Retries(true, never).delayAfter(restarting, 30_000), undefined);
+    }
   });
 });
 

@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 # The client itself has tried for its whole timeout by then.
 _AWAY_SECONDS: Final = 2.0
 _LEAST_SECONDS: Final = 0.1
-_AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+_AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
 def seconds_to_wait(error: KeyImportError) -> float | None:
@@ -28,7 +28,7 @@ def seconds_to_wait(error: KeyImportError) -> float | None:
 
 
 def is_away(error: KeyImportError) -> bool:
-    """Whether no broker has answered at all."""
+    """Whether no broker has answered, or it stopped in the middle of the call."""
     return not error.reason and error.code in _AWAY
 
 

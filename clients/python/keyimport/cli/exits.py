@@ -143,6 +143,7 @@ _BY_CODE: Final[Mapping[str, tuple[Exit, str]]] = {
     "FAILED_PRECONDITION": (Exit.KEY_REFUSED, ""),
     "RESOURCE_EXHAUSTED": (Exit.TRY_LATER, ""),
     "UNAVAILABLE": (Exit.TRY_LATER, "Check --target, and that the broker runs there."),
+    "CANCELLED": (Exit.TRY_LATER, "Try again: the broker stopped in the middle of the call."),
     "DEADLINE_EXCEEDED": (Exit.TRY_LATER, "Try again with a longer --timeout."),
     "UNIMPLEMENTED": (Exit.BROKER_FAULT, "The broker is older than this command; ask its operator for a newer one."),
 }

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use prost_types::Timestamp;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::time::sleep;
 use tonic::codegen::http;
 use tonic::{Code, Status};
 
@@ -104,27 +105,44 @@ async fn a_delay_past_the_timeout_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn a_bare_unavailable_is_asked_again_only_where_no_key_changes() {
-    let bare = || Status::unavailable("restarting");
-    let (client, broker) = Broker {
-        gets: queue([Err(bare()), Err(bare()), Ok(parameters())]),
-        imports: queue([Err(bare()), Ok(imported())]),
-        deletes: queue([Err(bare()), Ok(DeleteImportedKeyMaterialResponse::default())]),
-        discards: queue([Err(bare()), Ok(DiscardParametersResponse {})]),
-        statuses: queue([
-            Err(bare()),
-            Ok(GetKeyImportStatusResponse { key_arn: ARN.to_owned(), ..GetKeyImportStatusResponse::default() }),
-        ]),
-        ..Broker::default()
+async fn a_broker_that_restarts_is_asked_again_only_where_no_key_changes() {
+    for bare in [Status::unavailable("restarting"), Status::cancelled("stopped")] {
+        let bare = || bare.clone();
+        let (client, broker) = Broker {
+            gets: queue([Err(bare()), Err(bare()), Ok(parameters())]),
+            imports: queue([Err(bare()), Ok(imported())]),
+            deletes: queue([Err(bare()), Ok(DeleteImportedKeyMaterialResponse::default())]),
+            discards: queue([Err(bare()), Ok(DiscardParametersResponse {})]),
+            statuses: queue([
+                Err(bare()),
+                Ok(GetKeyImportStatusResponse { key_arn: ARN.to_owned(), ..GetKeyImportStatusResponse::default() }),
+            ]),
+            ..Broker::default()
+        }
+        .serve()
+        .await;
+        assert_eq!(import(&client).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(broker.asked().len(), 1);
+        let delete = client.delete_imported_key_material(ARN, "").await;
+        assert_eq!(delete.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+        client.discard(ARN, TOKEN).await.unwrap();
+        assert_eq!(client.status(KEY_ID).await.unwrap().key_arn, ARN);
     }
-    .serve()
-    .await;
-    assert_eq!(import(&client).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-    assert_eq!(broker.asked().len(), 1);
-    let delete = client.delete_imported_key_material(ARN, "").await;
-    assert_eq!(delete.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-    client.discard(ARN, TOKEN).await.unwrap();
-    assert_eq!(client.status(KEY_ID).await.unwrap().key_arn, ARN);
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_not_asked_again() {
+    let (client, broker) =
+        Broker { gets: queue([Err(Status::cancelled("stopped"))]), ..Broker::default() }.serve().await;
+    let call = tokio::spawn(async move { client.get_parameters(ARN, GetOptions::default()).await });
+    while !broker.gets.lock().unwrap().is_empty() {
+        sleep(SOON / 10).await;
+    }
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    broker.gets.lock().unwrap().push_back(Ok(parameters()));
+    sleep(5 * SOON).await;
+    assert_eq!(broker.gets.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]

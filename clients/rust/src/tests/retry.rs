@@ -34,11 +34,13 @@ fn a_delay_longer_than_the_time_left_is_not_waited_for() {
 
 #[test]
 fn a_broker_that_is_restarting_is_asked_again_and_again_where_no_key_changes() {
-    let error = Error::from_status(&Status::unavailable("restarting"), false);
-    let delays = [0, 1, 2, 3, 4, 5, 6, u32::MAX].map(|failures| delay(&error, false, failures, LONG, 0.0).unwrap());
-    assert_eq!(delays, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0].map(seconds));
-    assert_eq!(delay(&error, false, 5, seconds(1.9), 0.0), None);
-    assert_eq!(delay(&error, true, 0, LONG, 0.0), None);
+    for status in [Status::unavailable("restarting"), Status::cancelled("stopped")] {
+        let error = Error::from_status(&status, false);
+        let delays = [0, 1, 2, 3, 4, 5, 6, u32::MAX].map(|failures| delay(&error, false, failures, LONG, 0.0).unwrap());
+        assert_eq!(delays, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0].map(seconds));
+        assert_eq!(delay(&error, false, 5, seconds(1.9), 0.0), None);
+        assert_eq!(delay(&error, true, 0, LONG, 0.0), None);
+    }
 }
 
 #[test]
@@ -49,9 +51,10 @@ fn a_delay_is_lengthened_by_a_fifth_at_most() {
 
 #[test]
 fn nothing_else_is_asked_again() {
-    for number in (1..=16).filter(|number| *number != Code::Unavailable as i32) {
-        let error = Error::from_status(&Status::new(Code::from_i32(number), "why"), false);
-        assert_eq!(delay(&error, false, 0, LONG, 0.0), None, "{number}");
+    let codes = (1..=16).map(Code::from_i32).filter(|code| !matches!(code, Code::Unavailable | Code::Cancelled));
+    for code in codes {
+        let error = Error::from_status(&Status::new(code, "why"), false);
+        assert_eq!(delay(&error, false, 0, LONG, 0.0), None, "{code:?}");
     }
     let told = Error::from_status(&status(Code::Unavailable, "KMS_UNAVAILABLE", None), false);
     assert_eq!(delay(&told, false, 0, LONG, 0.0), None);

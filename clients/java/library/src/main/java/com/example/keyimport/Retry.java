@@ -1,5 +1,6 @@
 package com.example.keyimport;
 
+import io.grpc.Context;
 import io.grpc.Status;
 import java.time.Duration;
 import java.util.Optional;
@@ -40,10 +41,21 @@ final class Retry {
             return error.retryAfter().map(delay -> delay.compareTo(FIRST_DELAY) < 0 ? FIRST_DELAY : delay);
         }
         // Of a call that changes the key this would be OutcomeUnknown.
-        if (error.code().filter(Status.Code.UNAVAILABLE::equals).isPresent()) {
+        if (isRestarting(Status.fromThrowable(error))) {
             var delay = FIRST_DELAY.multipliedBy(1L << Math.min(attempt - 1, DOUBLINGS));
             return Optional.of(delay.compareTo(LONGEST_DELAY) < 0 ? delay : LONGEST_DELAY);
         }
         return Optional.empty();
+    }
+
+    /** Whether the broker ended the call, or could not be reached, as while it restarts. */
+    private static boolean isRestarting(Status status) {
+        return switch (status.getCode()) {
+            case UNAVAILABLE -> true;
+            // A cause is of this side: the thread was interrupted, or the answer cannot be read. A cancelled Context
+            // need not have one.
+            case CANCELLED -> status.getCause() == null && !Context.current().isCancelled();
+            default -> false;
+        };
     }
 }

@@ -25,6 +25,7 @@ import com.example.keyimport.v1.WrappingAlgorithm;
 import com.example.keyimport.v1.WrappingKeySpec;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.Timestamp;
+import io.grpc.Context;
 import io.grpc.Status;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -34,6 +35,7 @@ import java.time.Instant;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
@@ -185,15 +187,18 @@ class KeyImportClientTest {
 
     @Test
     void triesACallThatBrokeOffAgainOnlyIfItChangesNoKey() {
-        for (int i = 0; i < 3; i++) {
-            broker.failures.add(Status.UNAVAILABLE.asRuntimeException());
-        }
-        client.status(Broker.KEY_ID);
-        assertEquals(4, broker.count(GetKeyImportStatusRequest.class));
+        for (var status : List.of(Status.UNAVAILABLE, Status.CANCELLED)) {
+            broker.requests.clear();
+            for (int i = 0; i < 3; i++) {
+                broker.failures.add(status.asRuntimeException());
+            }
+            client.status(Broker.KEY_ID);
+            assertEquals(4, broker.count(GetKeyImportStatusRequest.class));
 
-        broker.failures.add(Status.UNAVAILABLE.asRuntimeException());
-        assertThrows(OutcomeUnknown.class, () -> client.deleteImportedKeyMaterial(Broker.KEY_ID));
-        assertEquals(1, broker.count(DeleteImportedKeyMaterialRequest.class));
+            broker.failures.add(status.asRuntimeException());
+            assertThrows(OutcomeUnknown.class, () -> client.deleteImportedKeyMaterial(Broker.KEY_ID));
+            assertEquals(1, broker.count(DeleteImportedKeyMaterialRequest.class));
+        }
     }
 
     @Test
@@ -264,6 +269,33 @@ class KeyImportClientTest {
     }
 
     @Test
+    void asksNotAgainOnceInterrupted() {
+        var waiting = Thread.currentThread();
+        assertEndsForGood(waiting::interrupt);
+        assertTrue(Thread.interrupted());
+    }
+
+    @Test
+    void asksNotAgainOnceItsContextIsCancelled() {
+        var context = Context.current().withCancellation();
+        context.run(() -> assertEndsForGood(() -> context.cancel(null)));
+    }
+
+    /** Cancels a call while the broker has it. What is tried again until the time is up would outlast the test. */
+    private void assertEndsForGood(Runnable cancel) {
+        var ended = new CountDownLatch(1);
+        broker.lie = answer -> {
+            cancel.run();
+            await(ended);
+        };
+        var patient = client.withTimeout(Duration.ofHours(1));
+        var error = assertThrows(KeyImportException.class, () -> patient.getParameters(Broker.KEY_ID));
+        ended.countDown();
+        assertEquals(Optional.of(Status.Code.CANCELLED), error.code());
+        assertEquals(1, broker.authorities.size());
+    }
+
+    @Test
     void sendsAndTakesNoLargeMessage() {
         var error = assertThrows(
                 KeyImportException.class,
@@ -281,6 +313,14 @@ class KeyImportClientTest {
         broker.lie = answer -> answer.clearPublicKeySha256();
         var error = assertThrows(WrappingKeyRejected.class, () -> client.getParameters(Broker.KEY_ID));
         assertFalse(error.toString().contains("token 1"));
+    }
+
+    private static void await(CountDownLatch latch) {
+        try {
+            latch.await();
+        } catch (InterruptedException interrupted) {
+            throw new AssertionError(interrupted);
+        }
     }
 
     private static void sleep(long millis) {

@@ -6,9 +6,12 @@ import static com.example.keyimport.RefusalsTest.retryAfter;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import com.google.protobuf.Any;
+import io.grpc.Context;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.time.Duration;
+import java.util.EnumSet;
+import java.util.List;
 import java.util.Optional;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
@@ -55,25 +58,37 @@ class RetryTest {
 
     @Test
     void backsOffWhileTheBrokerIsAwayUnlessTheCallChangesTheKey() {
-        var bare = Status.UNAVAILABLE.asRuntimeException();
-        var delays = IntStream.rangeClosed(1, 7)
-                .mapToObj(attempt -> Retry.delay(Refusals.typed(bare, false), attempt, LONG, 0))
-                .map(Optional::orElseThrow)
-                .map(Duration::toMillis)
-                .toList();
-        assertEquals(java.util.List.of(100L, 200L, 400L, 800L, 1600L, 2000L, 2000L), delays);
-        assertEquals(
-                2000,
-                Retry.delay(Refusals.typed(bare, false), 1_000_000, LONG, 0)
-                        .orElseThrow()
-                        .toMillis());
-        assertEquals(-1, delay(bare, true, LONG, 0));
+        for (var status : List.of(Status.UNAVAILABLE, Status.CANCELLED)) {
+            var bare = status.asRuntimeException();
+            var delays = IntStream.rangeClosed(1, 7)
+                    .mapToObj(attempt -> Retry.delay(Refusals.typed(bare, false), attempt, LONG, 0))
+                    .map(Optional::orElseThrow)
+                    .map(Duration::toMillis)
+                    .toList();
+            assertEquals(List.of(100L, 200L, 400L, 800L, 1600L, 2000L, 2000L), delays);
+            assertEquals(
+                    2000,
+                    Retry.delay(Refusals.typed(bare, false), 1_000_000, LONG, 0)
+                            .orElseThrow()
+                            .toMillis());
+            assertEquals(-1, delay(bare, true, LONG, 0));
+        }
+    }
+
+    @Test
+    void takesWhatWasCancelledHereForNoRestart() {
+        var here = Status.CANCELLED.withCause(new InterruptedException()).asRuntimeException();
+        assertEquals(-1, delay(here, false, LONG, 0));
+        var context = Context.current().withCancellation();
+        context.cancel(null);
+        context.run(() -> assertEquals(-1, delay(Status.CANCELLED.asRuntimeException(), false, LONG, 0)));
     }
 
     @Test
     void triesNothingElseAgain() {
         for (var code : Status.Code.values()) {
-            if (code != Status.Code.OK && code != Status.Code.UNAVAILABLE) {
+            if (!EnumSet.of(Status.Code.OK, Status.Code.UNAVAILABLE, Status.Code.CANCELLED)
+                    .contains(code)) {
                 assertEquals(-1, delay(code.toStatus().asRuntimeException(), false, LONG, 0), code.name());
             }
             assertEquals(-1, delay(failure(code, info("KMS_UNAVAILABLE")), false, LONG, 0), code.name());
