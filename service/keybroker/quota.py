@@ -56,12 +56,12 @@ class Place:
             self._quota.leave(self)
 
     def expected_wait(self) -> float:
-        """Seconds until the turn, as the line stands."""
-        return 0.0 if self.turned.done() else self._quota.wait_of(self)
+        """Seconds until the turn, as the line stands; 0 once it has come, or the place is given up."""
+        return self._quota.wait_of(self)
 
     def ahead(self) -> int:
-        """How many have their turn before, as the line stands."""
-        return 0 if self.turned.done() else self._quota.ahead_of(self)
+        """How many have their turn before, as the line stands; 0 as above."""
+        return self._quota.ahead_of(self)
 
 
 class Quota:
@@ -120,7 +120,7 @@ class Quota:
 
     def rehome(self, place: Place, caller: str) -> None:
         """Moves a place to the end of another caller's line, where that is nearer its turn."""
-        if not place.turned.done() and self.expected_wait(caller) < self.wait_of(place):
+        if self.expected_wait(caller) < self.wait_of(place):
             self.leave(place)
             place.caller = caller
             self._append(place)
@@ -144,12 +144,14 @@ class Quota:
         return self._wait_at(caller, len(self._lines.get(caller, ())))
 
     def wait_of(self, place: Place) -> float:
-        """Seconds until the turn of a place in the line."""
-        return self._wait_at(place.caller, self._lines[place.caller].index(place))
+        """Seconds until the turn of a place; 0 if it is in the line no more."""
+        index = self._index(place)
+        return 0.0 if index is None else self._wait_at(place.caller, index)
 
     def ahead_of(self, place: Place) -> int:
-        """How many have their turn before a place in the line."""
-        return self._ahead_at(place.caller, self._lines[place.caller].index(place))
+        """How many have their turn before a place; 0 if it is in the line no more."""
+        index = self._index(place)
+        return 0 if index is None else self._ahead_at(place.caller, index)
 
     def tokens(self) -> float:
         """How much of a token is to be had at once, 0 to 1."""
@@ -161,6 +163,10 @@ class Quota:
         """KMS has throttled: half the rate for a minute, beginning with a pause."""
         pause = self._bucket.slow_down(SLOW_DOWN)
         self._paused_until = max(self._turn_at, self._clock.monotonic() + pause)
+
+    def _index(self, place: Place) -> int | None:
+        line = self._lines.get(place.caller, ())
+        return next((index for index, each in enumerate(line) if each is place), None)
 
     def _ahead_at(self, caller: str, index: int) -> int:
         ahead = index

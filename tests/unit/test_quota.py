@@ -121,6 +121,22 @@ async def test_a_place_given_up_moves_the_others_forward(clock: FakeClock, tasks
     assert [("alice", 0), ("alice", 1)] == line.turns
 
 
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_place_given_up_waits_for_nothing(clock: FakeClock, tasks: Tasks, others: int) -> None:
+    """Whoever still looks at it, between the end of its fetch and the news of that, is told 0."""
+    line = Line(clock, tasks)
+    line.join("alice", 1 + others)
+    await settle()
+    place = line.quota.join("bob" if others else "alice", float("inf"))
+    before = place.expected_wait()
+    line.quota.leave(place)
+    line.quota.rehome(place, "carol")
+
+    assert before > 0
+    assert (place.expected_wait(), place.ahead()) == (0, 0)
+    assert line.quota.waiting == others
+
+
 async def test_throttling_halves_the_rate_for_a_while(clock: FakeClock, tasks: Tasks) -> None:
     """After a throttle the next token takes twice as long, and after a minute the rate is back."""
     line = Line(clock, tasks)
