@@ -130,8 +130,10 @@ async def running(
         )
     finally:
         await channel.close()
-        app.stop()
-        await serving
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("keybroker.app.NEWS", 0.0)  # there is nobody left to hear of it
+            app.stop()
+            await serving
 
 
 async def until_serving(channel: grpc.aio.Channel, serving: asyncio.Future[None] | None = None) -> None:
@@ -142,7 +144,7 @@ async def until_serving(channel: grpc.aio.Channel, serving: asyncio.Future[None]
             if serving is not None and serving.done():
                 serving.result()
             try:
-                answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=5)
+                answer = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=1)
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.01)
                 continue

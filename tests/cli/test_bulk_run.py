@@ -366,8 +366,11 @@ def test_the_time_left_counts_those_that_are_not_in_the_line_yet() -> None:
     assert [4.0, 7.0, None] == left
 
 
-async def test_without_a_broker_nothing_is_begun(double: KmsDouble, tmp_path: Path) -> None:
+async def test_without_a_broker_nothing_is_begun(
+    double: KmsDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wrong socket is told at once rather than waited for."""
+    monkeypatch.setattr("keyimport.bulk.run._GREETING_SECONDS", 1.0)
     stage = Stage(folder=tmp_path, double=double, target=f"unix:{tmp_path}/none.sock")
     stage.prepare(1)
 

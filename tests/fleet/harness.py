@@ -26,6 +26,7 @@ from tests.fleet.ledger import Handout, Ledger
 from tests.kms_double import kms_double
 from tests.kms_proxy import kms_proxy
 from tests.kms_wrapping import next_wrapping_key, wrap
+from tests.stalls import stalls
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from tests.kms_double import KmsDouble
     from tests.kms_proxy import KmsProxy
+    from tests.stalls import Stalls
 
 GET = "GetParametersForImport"
 RSA_2048 = pb.WRAPPING_KEY_SPEC_RSA_2048
@@ -42,7 +44,6 @@ PATIENCE = 60.0  # seconds a caller waits: longer than any line of these tests, 
 
 _CAMPAIGN = "KEYBROKER_CAMPAIGN"
 _AWAY = "the store is away: own cache, own share of the quota"
-_TICK = 0.02  # seconds
 _CHANNEL = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -129,26 +130,17 @@ class Replica:
 class Fleet:
     """The replicas, the KMS behind them, and the record of what it issued."""
 
-    def __init__(self, *, directory: Path, double: KmsDouble, rate: float, tables: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, directory: Path, double: KmsDouble, rate: float, tables: Mapping[str, str], stalls: Stalls
+    ) -> None:
         self.double = double
         self.ledger = Ledger(double)
         self.rate = rate
+        self.stalls = stalls
         self.replicas: list[Replica] = []
         self.seal_keys: list[str] = []
         self._directory = directory
         self._tables = tables
-        self._stalls: list[tuple[float, float]] = []
-
-    async def measure_stalls(self) -> None:
-        """Notes for as long as it runs when this process stood still: on a loaded machine they all do."""
-        while True:
-            began = time.monotonic()
-            await asyncio.sleep(_TICK)
-            self._stalls.append((began, time.monotonic() - began - _TICK))
-
-    def longest_stall(self, since: float = 0.0) -> float:
-        """Seconds by which calls may have come late, from a moment of the monotonic clock on."""
-        return max((stall for began, stall in self._stalls if began >= since), default=0.0)
 
     def new_seal_key(self, name: str, text: str | None = None) -> str:
         """Makes a seal key that settings can name."""
@@ -272,7 +264,8 @@ async def fleet(
             double = await stack.enter_async_context(kms_double(latency=latency))
         for size in (2048, 3072):
             await next_wrapping_key(size)  # found now, since the search keeps this process from noting arrivals
-        made = Fleet(directory=directory, double=double, rate=rate, tables=tables)
+        noted = await stack.enter_async_context(stalls())
+        made = Fleet(directory=directory, double=double, rate=rate, tables=tables, stalls=noted)
         for number, store in enumerate(stores):
             home = directory / str(number)
             home.mkdir(mode=0o700)
@@ -281,8 +274,6 @@ async def fleet(
         made.seal_keys = [made.new_seal_key("first.key")]
         for replica in made.replicas:
             made.configure(replica, made.seal_keys)
-        measuring = asyncio.create_task(made.measure_stalls())
-        stack.callback(measuring.cancel)
         stack.push_async_callback(made.stop)
         await made.start(made.replicas)
         yield made

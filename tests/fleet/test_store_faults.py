@@ -230,7 +230,7 @@ async def test_the_fleet_works_on(lab: Lab, fault: str) -> None:
             recoveries.append(await lab.sharing())
             excesses.append(worst_excess(brokers.arrivals(since=began), rate))
             strict.append(worst_excess(brokers.arrivals(since=began), RATE))
-            allowed.append(ALLOWANCE + rate * brokers.longest_stall(since=began))
+            allowed.append(ALLOWANCE + rate * brokers.stalls.longest(since=began))
 
     lines = [replica.warnings()[before:] for replica, before in zip(brokers.replicas, warned, strict=True)]
     print(f"{fault}, {CYCLES} cycles: {callers.summary()}")
@@ -278,4 +278,4 @@ async def test_a_fleet_that_starts_without_its_store(tmp_path_factory: pytest.Te
         waited = await Lab(brokers=brokers, redis=redis, proxy=proxy).sharing()
 
         print(f"shared {waited:.1f} s after the store came")
-        assert worst_excess(brokers.arrivals(), RATE) <= ALLOWANCE + RATE * brokers.longest_stall()
+        assert worst_excess(brokers.arrivals(), RATE) <= ALLOWANCE + RATE * brokers.stalls.longest()

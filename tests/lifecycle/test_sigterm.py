@@ -8,18 +8,16 @@ import json
 import os
 import signal
 import socket
-import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from aiohttp import ClientSession
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from demo.broker_process import end
-from demo.embedded_kms import aws_environment
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
 from tests.conftest import Refusal, refusal_of, until_serving
@@ -91,6 +89,26 @@ async def _lab(directory: Path, rate: str = "requests_per_second = 1000.0") -> A
                 directory=directory,
                 ops_port=ops_port,
             )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def stuck(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Process]:
+    """A broker that stands still and has had its SIGTERM: it takes half a minute to end, in which the others run."""
+    async with _lab(tmp_path_factory.mktemp("stuck")) as lab:
+        config = lab.directory / "keybroker.toml"
+        config.unlink()
+        os.mkfifo(config)
+        lab.process.send_signal(signal.SIGHUP)
+        await _silence(lab)
+        lab.process.send_signal(signal.SIGTERM)
+        yield lab.process
+
+
+async def _silence(lab: Lab) -> None:
+    """Returns when it answers no more."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while True:
+            await lab.health.Check(_whole_process(), timeout=2)
 
 
 def _told(refusal: Refusal) -> tuple[grpc.StatusCode, str, str]:
@@ -219,26 +237,6 @@ async def test_a_connection_to_the_operators_port_holds_up_nothing(tmp_path: Pat
     assert ended.code == 0
 
 
-async def test_a_broker_that_is_stuck_ends_all_the_same(tmp_path: Path) -> None:
-    """Nobody reads its audit, and what writes to a full pipe waits: the loop stands still, and hears no signal."""
-    async with kms_double() as double:
-        config = settings_file(tmp_path / "keybroker.toml", double.endpoint, unix(tmp_path / "broker.sock"))
-        async with (
-            _unread("serve", "--config", str(config)) as process,
-            grpc.aio.insecure_channel(f"unix:{tmp_path}/broker.sock") as channel,
-        ):
-            await until_serving(channel)
-            stub: Any = key_import_pb2_grpc.KeyImportServiceStub(channel)
-            refused = pb.DiscardParametersRequest(key_id="alias/none")
-            while (await refusal_of(stub.DiscardParameters(refused, timeout=2))).reason:
-                pass  # until there is no room for another line
-            process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(HANG_SECONDS):
-                code = await process.wait()
-
-    assert code == -signal.SIGALRM
-
-
 async def test_a_signal_too_many_is_no_failure(tmp_path: Path) -> None:
     """However often and until the last moment it comes, the exit code is 0."""
     async with _lab(tmp_path) as lab:
@@ -252,25 +250,13 @@ async def test_a_signal_too_many_is_no_failure(tmp_path: Path) -> None:
     assert (ended.code, ended.told) == (0, [])
 
 
-@asynccontextmanager
-async def _unread(*arguments: str) -> AsyncIterator[Process]:
-    """A process whose standard output nobody reads."""
-    reading, writing = os.pipe()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "keybroker", *arguments),
-            stdout=writing,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=environment | aws_environment(),
-        )
-        try:
-            yield process
-        finally:
-            await end(process)
-    finally:
-        os.close(reading)
-        os.close(writing)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_broker_that_is_stuck_ends_all_the_same(stuck: Process) -> None:
+    """Its settings have become a pipe that nobody writes to: the loop stands still at SIGHUP, and hears no signal."""
+    async with asyncio.timeout(HANG_SECONDS):
+        code = await stuck.wait()
+
+    assert code == -signal.SIGALRM
 
 
 def _whole_process() -> health_pb2.HealthCheckRequest:

@@ -14,14 +14,14 @@ from tests.fleet.harness import times
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = float(times(75, campaign=20 * 60))
+SECONDS = float(times(45, campaign=20 * 60))
 
 # Of the process after the warm-up, and documented in docs/soak.md: a minute says little of an hour, but a connection, a
 # thread or a request that is left behind each time adds up to more than this.
 MEMORY_MIB = 12.0
 DESCRIPTORS = 12.0
 THREADS = 2.0
-TASKS = 20.0
+TASKS = 15.0
 
 
 @pytest.mark.timeout(60 + 2 * SECONDS)

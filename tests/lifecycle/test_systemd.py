@@ -18,6 +18,7 @@ from demo.broker_process import end
 from demo.embedded_kms import aws_environment
 from tests.keybroker_process import exit_of, settings_file, unix
 from tests.kms_double import kms_double
+from tests.kms_gate import Gate
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -59,19 +60,19 @@ def _nothing_more(listener: socket.socket) -> bool:
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
 async def test_systemd_hears_of_start_and_stop(tmp_path: Path, abstract: bool) -> None:
-    """On a socket in the file system or one with an abstract name; nothing while STS hangs, and nothing twice."""
+    """On a socket in the file system or one with an abstract name; nothing before STS answers, and nothing twice."""
     path = f"{tmp_path}/notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + path if abstract else path)
         listener.settimeout(0)
         async with kms_double() as double:
-            double.lie(STS, "hang")
+            gate = Gate(double, STS)
             config = settings_file(tmp_path / "keybroker.toml", double.endpoint, unix(tmp_path / "broker.sock"))
             async with _serving(config, "@" + path if abstract else path) as process:
                 async with grpc.aio.insecure_channel(f"unix:{tmp_path}/broker.sock") as channel:
                     before = await _health(channel)
                     early = _nothing_more(listener)
-                    double.honest()
+                    gate.open()
                     ready = await _heard(listener)
                     after = await _health(channel)
                 process.send_signal(signal.SIGTERM)

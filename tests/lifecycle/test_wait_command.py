@@ -13,28 +13,27 @@ import pytest
 from tests.certificates import Authority, TlsFiles
 from tests.keybroker_process import Exit, exit_of, keybroker, run, settings_file, unix
 from tests.kms_double import kms_double
+from tests.kms_gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from tests.kms_double import KmsDouble
 
 STS = "GetCallerIdentity"
 LONG = "30s"  # what a wait is given that is not to end by its own timeout
 
 
 @contextlib.asynccontextmanager
-async def _broker(directory: Path, *listeners: str) -> AsyncIterator[KmsDouble]:
-    """A broker process whose STS hangs until the double is told to be honest."""
+async def _broker(directory: Path, *listeners: str) -> AsyncIterator[Gate]:
+    """A broker process whose STS does not answer until the gate is opened."""
     async with kms_double() as double:
-        double.lie(STS, "hang")
+        gate = Gate(double, STS)
         config = settings_file(
             directory / "keybroker.toml", double.endpoint, unix(directory / "broker.sock"), *listeners
         )
         async with keybroker("serve", "--config", config):
             await double.reached(STS)
-            yield double
+            yield gate
 
 
 async def _wait(target: str, seconds: str, *more: str | Path) -> Exit:
@@ -44,11 +43,11 @@ async def _wait(target: str, seconds: str, *more: str | Path) -> Exit:
 async def test_it_returns_once_the_broker_is_serving(tmp_path: Path) -> None:
     """Not while STS has not answered, and by itself when it has."""
     target = f"unix:{tmp_path}/broker.sock"
-    async with _broker(tmp_path) as double:
+    async with _broker(tmp_path) as gate:
         before = await _wait(target, "1")
         waiting = asyncio.ensure_future(_wait(target, LONG))
         await asyncio.sleep(0.5)  # so that the wait has begun before there is anything to see
-        double.honest()
+        gate.open()
         during = await waiting
         after = await _wait(target, "0")
 
@@ -62,8 +61,8 @@ async def test_it_waits_for_a_broker_that_is_not_there_yet(tmp_path: Path) -> No
     """As in an init container, which is started before anything else."""
     async with keybroker("wait", "--target", f"unix:{tmp_path}/broker.sock", "--timeout", LONG) as waiting:
         await asyncio.sleep(1)
-        async with _broker(tmp_path) as double:
-            double.honest()
+        async with _broker(tmp_path) as gate:
+            gate.open()
             ended = await exit_of(waiting)
 
     assert (ended.code, ended.output, ended.errors) == (0, "", "")
@@ -105,9 +104,9 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         pem, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
         return ["--ca", tmp_path / "ca.pem", "--certificate", pem, "--private-key", key]
 
-    async with _broker(tmp_path, f'address = "tcp:127.0.0.1:{port}"\n{tls}') as double:
+    async with _broker(tmp_path, f'address = "tcp:127.0.0.1:{port}"\n{tls}') as gate:
         before = await _wait(target, "1", *files("client"))
-        double.honest()
+        gate.open()
         good = await _wait(target, LONG, *files("client"))
         stranger = await _wait(target, "1", *files("stranger"))
         nobody = await _wait(target, "1")
