@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 WARM_UP = 0.3
 """The share of the time that no line goes through: caches fill, and the interpreter takes what memory it needs."""
 
+LAST = 0.75
+"""The share of the time after which a second line begins: what has settled by then is level."""
+
 _SETTINGS = """
 [[listeners]]
 address = "unix:{directory}/broker.sock"
@@ -113,14 +116,14 @@ class Soak:
     exit_code: int | None
     errors: list[str]
 
-    def settled(self) -> list[Sample]:
-        """The samples after the warm-up."""
-        until = WARM_UP * self.samples[-1].seconds
+    def settled(self, after: float = WARM_UP) -> list[Sample]:
+        """The samples after this share of the time."""
+        until = after * self.samples[-1].seconds
         return [sample for sample in self.samples if sample.seconds >= until]
 
-    def trends(self) -> dict[str, Trend]:
-        """How each thing that could leak has grown."""
-        settled = self.settled()
+    def trends(self, after: float = WARM_UP) -> dict[str, Trend]:
+        """How each thing that could leak has grown since."""
+        settled = self.settled(after)
         seconds = [sample.seconds for sample in settled]
         return {
             name: trend(seconds, [getattr(sample, name) for sample in settled])
@@ -212,8 +215,9 @@ def report(made: Soak) -> Iterable[str]:
     minutes = f"{last.seconds / 60:.0f} minutes"
     yield f"{minutes}, {last.calls:,.0f} calls, {made.reloads} reloads, exit code {made.exit_code}."
     yield ""
-    yield f"| after the first {settled[0].seconds / 60:.0f} minutes | mean | least | most | growth in an hour |"
-    yield "|---|---|---|---|---|"
+    since, quarter = settled[0].seconds / 60, (last.seconds - made.settled(LAST)[0].seconds) / 60
+    yield f"| after minute {since:.0f} | mean | least | most | growth in an hour | in the last {quarter:.0f} minutes |"
+    yield "|---|---|---|---|---|---|"
     names = {
         "rss_mib": "memory (RSS), MiB",
         "tasks": "asyncio tasks",
@@ -221,14 +225,15 @@ def report(made: Soak) -> Iterable[str]:
         "threads": "threads",
         "cached_sets": "sets in the cache",
     }
+    levels = made.trends(LAST)
     for name, line in made.trends().items():
         values = [getattr(sample, name) for sample in settled]
         yield (
             f"| {names[name]} | {line.mean:.1f} | {min(values):.0f} | {max(values):.0f} |"
-            f" {line.per_hour:+.2f} ± {line.error:.2f} |"
+            f" {line.per_hour:+.2f} ± {line.error:.2f} | {levels[name].per_hour:+.2f} ± {levels[name].error:.2f} |"
         )
     lags = _lags(settled)
-    yield f"| event loop's lag, ms | {sum(lags) / len(lags):.2f} | {min(lags):.2f} | {max(lags):.2f} | |"
+    yield f"| event loop's lag, ms | {sum(lags) / len(lags):.2f} | {min(lags):.2f} | {max(lags):.2f} | | |"
     yield ""
     yield "| request | outcomes |"
     yield "|---|---|"
