@@ -139,10 +139,10 @@ def main() -> None:
         made = asyncio.run(
             bench(Path(directory), seconds=arguments.seconds, rounds=arguments.rounds, callers=arguments.callers)
         )
-    if arguments.out:
-        arguments.out.write_text(picture(made))
     for line in report(made):
         print(line)
+    if arguments.out:  # last, since the report tells whether the commit has been changed
+        arguments.out.write_text(picture(made))
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ class Neighbours:
     def share(self) -> float:
         """Of all CPUs' time; this process and those it started and saw end are not counted."""
         total, idle, own = (after - before for after, before in zip(self._times(), self._before, strict=True))
-        return (total - idle - own) / total
+        return max(0.0, (total - idle - own) / total)  # the two are not read at one moment
 
     def _times(self) -> tuple[float, float, float]:
         first, _ = Path("/proc/stat").read_text().split("\n", 1)
