@@ -1,4 +1,4 @@
-"""Most of a minute of everything at once: nothing grows that would not stop growing, and nobody is told of a fault of ours."""
+"""Most of a minute of everything at once: nothing goes on growing, and nobody is told of a fault of ours."""
 
 from __future__ import annotations
 
