@@ -174,8 +174,9 @@ class FleetBucket:
         self._region = region
         self._interval = 1 / rate
         self._share = share
-        # Each replica holds one token at most, so that the next is never further off than this.
-        self._plausible = 120.0 + 10 * fleet_size * self._interval
+        # Each replica holds one token at most, at half the rate after throttling, so that the next is never further off
+        # than half of this; the other half is for replicas that a rolling update adds.
+        self._plausible = 4 * (fleet_size + 1) * self._interval
         self._clock = clock
         self._tasks = tasks
         self._alone = False

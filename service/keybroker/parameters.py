@@ -92,7 +92,8 @@ class Parameters:
                 continue
             self._keys.require_not_refused(slot.key)
             fetch = self._fetches.get(slot)
-            if fetch is None or fetch.task.done():
+            joining = fetch is not None and not fetch.task.done()
+            if fetch is None or not joining:
                 fetch = self._fetches[slot] = self._start(slot, ask)
                 fetch.task.add_done_callback(partial(self._finished, fetch))
             else:
@@ -101,6 +102,9 @@ class Parameters:
             entry = await self._wait_for(fetch, ask)
             ask = replace(ask, described=False)
             enough = entry.remaining(self._clock) >= ask.min_remaining
+            # What another replica ended before this caller asked may be news that the fetch did not wait for.
+            if enough and joining and await self._ended(entry):
+                continue
             if enough and not entry.retired:  # else imported or superseded by another caller before this one woke
                 entry.handed_out |= not ask.warming
                 return entry.parameters, entry.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,13 @@ import pytest
 from keybroker.bucket import LocalBucket
 from keybroker.clock import SystemClock
 from keybroker.errors import QuotaQueueFull
+from keybroker.fetches import Ask
 from keybroker.fleet import Fleet, FleetBucket
+from keybroker.keys import Keys
+from keybroker.limits import RateLimit
 from keybroker.metrics import Metrics
-from keybroker.model import ParameterSet, SecretBytes, Slot, Wrapping, WrappingAlgorithm, WrappingKeySpec
+from keybroker.model import ParameterSet, SecretBytes, Slot, Source, Wrapping, WrappingAlgorithm, WrappingKeySpec
+from keybroker.parameters import Parameters
 from keybroker.quota import Quota
 from keybroker.seal import Seal
 from keybroker.settings import StoreSettings
@@ -22,7 +27,7 @@ from keybroker.store import Store, StoreAway
 from keybroker.store_client import connected
 from keybroker.tasks import Tasks
 from tests.certificates import Authority
-from tests.fake_kms import key_arn
+from tests.fake_kms import FakeKms, key_arn
 from tests.kms_wrapping import next_wrapping_key, spki
 from tests.redis_server import RedisServer, free_port, redis_server
 from tests.tcp_proxy import tcp_proxy
@@ -295,8 +300,65 @@ async def test_a_lease_whose_answer_was_lost_is_still_the_replicas_own() -> None
     assert held is not None
 
 
-async def test_poison_in_the_quota_or_a_lease_stops_nobody() -> None:
-    """A token in the year 2255 makes the replica use its own share; a lease without an end is taken over."""
+async def test_who_joins_a_fetch_after_another_replica_ended_its_set_gets_another() -> None:
+    """The fetch has looked before that; who asked before it, too, may have what it found."""
+    async with redis_server() as redis, replicas(redis.url) as (other, own):
+        found = await a_set()
+        await other.store.keep(found, supersede=True)
+        slow = LateFleet(store=own.store, clock=own.clock, tasks=own.tasks)
+        parameters = cache_of(own, slow)
+        before = asyncio.ensure_future(parameters.shared(found.slot, an_ask(own)))
+        await slow.looked.wait()
+        await other.fleet.end(found.slot.key, found.import_token)
+        after = asyncio.ensure_future(parameters.shared(found.slot, an_ask(own)))
+        await asyncio.sleep(0)
+        slow.go_on.set()
+        (first, source), (second, _) = await asyncio.gather(before, after)
+
+    assert (found.import_token, Source.STORE) == (first.import_token, source)
+    assert second.import_token != found.import_token
+
+
+class LateFleet(Fleet):
+    """One whose answers are late by as long as a test wants."""
+
+    def __init__(self, **dependencies: Any) -> None:
+        super().__init__(**dependencies)
+        self.looked = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def look(self, slot: Slot, **questions: Any) -> ParameterSet | None:
+        found = await super().look(slot, **questions)
+        self.looked.set()
+        await self.go_on.wait()
+        return found
+
+
+def cache_of(replica: Replica, fleet: Fleet) -> Parameters:
+    """The replica's cache before a KMS in memory, with a quota that is no hindrance."""
+    clock, tasks, kms = replica.clock, replica.tasks, FakeKms(replica.clock)
+    lookups = RateLimit(rate=1000, burst=1000, clock=clock)
+    return Parameters(
+        kms=kms,
+        quota=replica.quota(rate=1000.0),
+        keys=Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=10),
+        clock=clock,
+        tasks=tasks,
+        metrics=replica.metrics,
+        max_entries=10,
+        supersede=True,
+        fleet=fleet,
+    )
+
+
+def an_ask(replica: Replica) -> Ask:
+    """Of a patient caller."""
+    return Ask(caller="caller", min_remaining=60.0, deadline=replica.clock.monotonic() + 60, described=True)
+
+
+@pytest.mark.parametrize("seconds_ahead", [1.0, 30.0, 7e9])
+async def test_poison_in_the_quota_or_a_lease_stops_nobody(seconds_ahead: float) -> None:
+    """A token later than this fleet could have it makes the replica use its share; an endless lease is taken over."""
     async with redis_server() as redis, replicas(redis.url) as (first, _):
         parameters = await a_set()
         await first.store.reserve(ACCOUNT, REGION, interval=1.0, guard=0.0, longest=10.0)
@@ -304,15 +366,17 @@ async def test_poison_in_the_quota_or_a_lease_stops_nobody() -> None:
         async with redis.client() as client:
             for name in await client.keys("*"):
                 if name.endswith(b":quota"):
-                    await client.set(name, "9" * 15 + "000")
+                    await client.set(name, int((time.time() + seconds_ahead) * 1e6))
                 if name.endswith(b":lease"):
                     await client.set(name, "mallory inf")
         quota = first.quota(rate=100.0)
-        place = quota.join("caller", first.clock.monotonic() + 5)
-        async with asyncio.timeout(5):
-            await place.turn()
+        place = quota.join("caller", first.clock.monotonic() + 60)
+        await place.lined_up()
+        wait = place.expected_wait()
+        await place.turn()
         lease = await first.store.take_lease(parameters.slot.key)
 
+    assert wait <= 2 * 3 / 100.0  # a replica's share of the rate, and its phase
     assert lease is None
 
 
