@@ -58,7 +58,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], bool]] = {
     "empty_token": lambda a, _: a["ImportToken"] == "",
     "huge_token": lambda a, _: len(base64.b64decode(a["ImportToken"])) == 6145,
     "expired_valid_to": lambda a, _: ahead(a) < 0,
-    "valid_to_100_days": lambda a, _: 99 < ahead(a) <= 100,
+    "valid_to_100_days": lambda a, _: 99 < ahead(a) < 101,
     "valid_to_1e20": lambda a, _: a["ParametersValidTo"] == 1e20,
     "valid_to_string": lambda a, _: a["ParametersValidTo"] == "soon",
 }
