@@ -169,9 +169,9 @@ async def test_the_last_error_is_raised_when_the_time_is_up(broker: FakeBroker, 
     broker.fail("GetParametersForImport", *(try_later("KMS_THROTTLED", SOON) for _ in range(9)))
 
     with pytest.raises(KmsThrottled):
-        await client.get_parameters(KEY_ID, timeout=0.5)
+        await client.get_parameters(KEY_ID, timeout=1.0)
 
-    assert 2 <= len(broker.calls) <= 4
+    assert 2 <= len(broker.calls) <= 7
 
 
 async def test_each_call_is_told_what_is_left_of_the_time(broker: FakeBroker, client: KeyImportClient) -> None:
