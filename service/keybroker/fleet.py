@@ -10,7 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from keybroker.store import FAILURES, LEASE, StoreAway, StoreRefuses, set_id
+from keybroker.store import LEASE, set_id
+from keybroker.store_exchange import FAILURES, StoreAway, StoreRefuses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,20 +8,19 @@ import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError
 
 from keybroker.errors import KmsBadResponse
 from keybroker.kms import check_parameters
 from keybroker.lru import Lru
 from keybroker.seal import SealError
+from keybroker.store_exchange import Exchange, StoreAway
 from keybroker.store_scripts import DROP, END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN, TAKE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from keybroker.clock import Clock
     from keybroker.metrics import Metrics
     from keybroker.model import KeyArn, ParameterSet, Slot
@@ -29,14 +28,6 @@ if TYPE_CHECKING:
     from keybroker.tasks import Tasks
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-CALL_LIMIT = 0.5
-"""Seconds for one exchange with the store; the client's own limits are shorter."""
-
-FAILURES = 3
-AWAY = 5.0
-"""After so many failures in a row, each of an exchange begun after the last, the store is left alone for seconds."""
 
 LEASE = 3.0
 """Seconds after which the lease of a replica that has died is free."""
@@ -45,8 +36,6 @@ _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _ENDED_REMEMBERED = 100_000
 _LONGEST_TOLD_WAIT = 24 * 3600.0
 _ID_LENGTH = 32
-_QUIET = 30.0
-"""Seconds without a refused write after which writes are taken again; a full store takes some and refuses others."""
 _CHANNEL = "keybroker:events"
 
 
@@ -67,14 +56,6 @@ class Token:
     taken: bool
 
 
-class StoreAway(Exception):
-    """The store did not answer, or could not do it."""
-
-
-class StoreRefuses(StoreAway):
-    """It answers that it cannot: it is full, or the command is forbidden."""
-
-
 def set_id(import_token: bytes) -> str:
     """What a set is called where it must not be told: 32 hexadecimal digits of its token's SHA-256."""
     return hashlib.sha256(import_token).hexdigest()[:32]
@@ -87,8 +68,7 @@ def _tag(*parts: str) -> str:
 class Store:
     """One connection to the store, for all Regions. Every method raises StoreAway and nothing else.
 
-    Names hold hashes of ARNs; those of one key share a hash tag, and so a cluster's slot. `away` is true from the
-    failures that it is left alone for until it answers again.
+    Names hold hashes of ARNs; those of one key share a hash tag, and so a cluster's slot.
     """
 
     def __init__(self, *, client: Any, seal: Seal, replica: str, clock: Clock, tasks: Tasks, metrics: Metrics) -> None:
@@ -99,7 +79,7 @@ class Store:
             seal: opens and seals entries.
             replica: a name for this process, unlike any other's.
             clock: monotonic time.
-            tasks: runs the listening.
+            tasks: asks for many at once.
             metrics: counts failures and entries that do not open.
         """
         self._client = client
@@ -108,24 +88,24 @@ class Store:
         self._clock = clock
         self._tasks = tasks
         self._metrics = metrics
-        self._failures = 0
-        self._failed_at = 0.0
-        self._away_until = 0.0
-        self.away = False
-        self._refusing = False
-        self._refused_at = 0.0
+        self._exchange = Exchange(client=client, clock=clock, tasks=tasks, metrics=metrics)
         self._ended: Lru[str, None] = Lru(_ENDED_REMEMBERED)
         self._newest: Lru[str, str] = Lru(_ENDED_REMEMBERED)
         self._news: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._questions: list[tuple[ParameterSet, asyncio.Future[bool]]] = []
         self._asking = False
 
+    @property
+    def away(self) -> bool:
+        """Whether it is left alone, until it answers again."""
+        return self._exchange.away
+
     # -- sets
 
     async def find(self, slot: Slot) -> ParameterSet | None:
         """The slot's set, if there is one that opens, is sound and has not been ended."""
         name, field = _sets(slot.key), str(slot.wrapping)
-        value = await self._ask(self._client.hget(name, field))
+        value = await self._exchange.ask(self._client.hget(name, field))
         if not value:
             return None
         try:
@@ -133,7 +113,7 @@ class Store:
         except (SealError, KmsBadResponse) as error:
             self._metrics.store_rejected_entries.inc()
             _log.error("an entry in the store does not open, and is deleted: %s", error, extra={"cause": error})
-            await self._script(DROP, [name], [field, value])
+            await self._exchange.script(DROP, [name], [field, value])
             return None
         return None if await self.ended(parameters) else parameters
 
@@ -170,12 +150,14 @@ class Store:
         if supersede:
             self._newest[_tag(str(key))] = identifier
         arguments = [field, value, identifier, int(supersede), _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
-        await self._script(KEEP, [_sets(key), _ended(key)], arguments)
+        await self._exchange.script(KEEP, [_sets(key), _ended(key)], arguments)
 
     async def end(self, key: KeyArn, identifier: str) -> None:
         """Ends a set for every replica, from the moment this returns."""
         self._ended[identifier] = None
-        await self._script(END, [_sets(key), _ended(key)], [identifier, _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))])
+        await self._exchange.script(
+            END, [_sets(key), _ended(key)], [identifier, _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
+        )
 
     def known_ended(self, parameters: ParameterSet) -> bool:
         """Whether this replica has heard that a set is ended."""
@@ -224,7 +206,7 @@ class Store:
             answers: list[Any] = await pipeline.execute()
             return answers
 
-        answers = await self._ask(ask())
+        answers = await self._exchange.ask(ask())
         ended = []
         for parameters, score, newest in zip(sets, answers[::2], answers[1::2], strict=True):
             identifier = set_id(parameters.import_token)
@@ -237,7 +219,7 @@ class Store:
 
     async def take_lease(self, key: KeyArn) -> Held | None:
         """None if the key's lease is now this replica's."""
-        answer = await self._script(TAKE, [_lease(key)], [self._replica, int(LEASE * 1000)])
+        answer = await self._exchange.script(TAKE, [_lease(key)], [self._replica, int(LEASE * 1000)])
         if answer is None:
             return None
         value, rest = answer
@@ -249,11 +231,11 @@ class Store:
 
     async def renew_lease(self, key: KeyArn, expected_wait: float) -> None:
         """Keeps the lease, and tells how long it will take."""
-        await self._script(RENEW, [_lease(key)], [self._replica, f"{expected_wait:.3f}", int(LEASE * 1000)])
+        await self._exchange.script(RENEW, [_lease(key)], [self._replica, f"{expected_wait:.3f}", int(LEASE * 1000)])
 
     async def release_lease(self, key: KeyArn) -> None:
         """Frees the lease for the others, who are told."""
-        await self._script(RELEASE, [_lease(key)], [self._replica, _CHANNEL, _tag(str(key))])
+        await self._exchange.script(RELEASE, [_lease(key)], [self._replica, _CHANNEL, _tag(str(key))])
 
     def news(self, key: KeyArn) -> asyncio.Event:
         """Set when another replica says something about the key; to be had before the question it may answer."""
@@ -266,7 +248,7 @@ class Store:
                 await self._client.initialize()  # a cluster's client does not know its nodes before
                 async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(_CHANNEL)
-                    self._away_until = 0.0  # it answers again
+                    self._exchange.try_again()
                     while True:
                         if message := await channel.get_message(timeout=5.0):
                             self._hear(message["data"])
@@ -296,75 +278,14 @@ class Store:
         """
         micro = 1_000_000
         arguments = [int(interval * micro), int(guard * micro), self._replica, int(longest * micro)]
-        wait, active, taken = await self._script(RESERVE, _quota(account, region), arguments)
+        wait, active, taken = await self._exchange.script(RESERVE, _quota(account, region), arguments)
         return Token(wait=int(wait) / micro, replicas=active, taken=bool(taken))
 
     async def slow_down(self, account: str, region: str, interval: float, seconds: float) -> None:
         """KMS has throttled: for all replicas, half the rate for so many seconds, beginning with a pause."""
-        await self._script(SLOW_DOWN, _quota(account, region), [int(interval * 2_000_000), int(seconds * 1000)])
-
-    # -- the exchange itself
-
-    async def _script(self, script: str, names: list[str], arguments: list[Any]) -> Any:
-        digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-        async def run() -> Any:
-            try:
-                return await self._client.evalsha(digest, len(names), *names, *arguments)
-            except NoScriptError:
-                return await self._client.eval(script, len(names), *names, *arguments)
-
-        answer = await self._ask(run())
-        if self._refusing and self._clock.monotonic() > self._refused_at + _QUIET:
-            self._refusing = False
-            _log.warning("the store takes writes again")
-        return answer
-
-    async def _ask(self, exchange: Awaitable[_T]) -> _T:
-        began = self._clock.monotonic()
-        if began < self._away_until:
-            if asyncio.iscoroutine(exchange):
-                exchange.close()
-            raise StoreAway
-        try:
-            async with asyncio.timeout(CALL_LIMIT):
-                answer = await exchange
-        except ResponseError as error:
-            self._metrics.store_failures.inc()
-            self._refused_at = self._clock.monotonic()
-            if not self._refusing:
-                self._refusing = True
-                _log.error("the store refuses writes: is it full, is a command forbidden?", extra={"cause": error})
-            raise StoreRefuses from error  # it answers, so it is not left alone
-        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, IndexError) as error:
-            self._metrics.store_failures.inc()
-            self._note_failure(began, error)
-            raise StoreAway from error
-        if self.away:
-            self.away = False
-            self._metrics.store_away.set(0)
-            _log.warning("the store is back")
-        self._failures = 0
-        return answer
-
-    def _note_failure(self, began: float, error: Exception) -> None:
-        if began < self._failed_at:
-            return  # one stall, of this process too, fails all exchanges under way: it is one failure
-        self._failed_at = self._clock.monotonic()
-        self._failures += 1
-        if self.away or self._failures >= FAILURES:
-            self._away_until = self._clock.monotonic() + AWAY
-            self._tasks.start(self._drop_connections())
-            if not self.away:
-                self.away = True
-                self._metrics.store_away.set(1)
-                _log.error("the store is away: own cache, own share of the quota", extra={"cause": error})
-
-    async def _drop_connections(self) -> None:
-        """Those that are broken would fail one by one once the store is back."""
-        if pool := getattr(self._client, "connection_pool", None):
-            with suppress(RedisError, OSError):
-                await pool.disconnect(inuse_connections=False)
+        await self._exchange.script(
+            SLOW_DOWN, _quota(account, region), [int(interval * 2_000_000), int(seconds * 1000)]
+        )
 
 
 def _sets(key: KeyArn) -> str:
