@@ -102,8 +102,10 @@ final class Connection implements AutoCloseable {
 
     /** What to call on. A broker that is back is found at once: left alone, gRPC stays away for up to two minutes. */
     ManagedChannel channel() {
-        if (channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) {
+        // gRPC does it later where another of its threads is busy; a call made meanwhile would fail of the past.
+        while (channel.getState(false) == ConnectivityState.TRANSIENT_FAILURE) {
             channel.enterIdle();
+            Thread.yield();
         }
         return channel;
     }
