@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _ENDED_REMEMBERED = 100_000
 _LONGEST_TOLD_WAIT = 24 * 3600.0
 _ID_LENGTH = 32
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_LONGEST_EVENT = 512
 _CHANNEL = "keybroker:events"
 
 
@@ -255,14 +258,15 @@ class Store:
             await self._clock.sleep(0.5)
 
     def _hear(self, data: bytes) -> None:
-        with suppress(ValueError, KeyError, TypeError):
-            event = json.loads(data)
-            if identifier := event.get("ended"):
-                self._ended[str(identifier)] = None
-            if newest := event.get("newest"):
-                self._newest[str(event["key"])] = str(newest)
-            if waiting := self._news.pop(str(event["key"]), None):
-                waiting.set()
+        event = _event(data)
+        if identifier := event.get("ended"):
+            self._ended[identifier] = None
+        if "key" not in event:
+            return
+        if newest := event.get("newest"):
+            self._newest[event["key"]] = newest
+        if waiting := self._news.pop(event["key"], None):
+            waiting.set()
 
     # -- quota
 
@@ -286,6 +290,19 @@ class Store:
         await self._exchange.script(
             SLOW_DOWN, _quota(account, region), [int(interval * 2_000_000), int(seconds * 1000)]
         )
+
+
+def _event(data: bytes) -> dict[str, str]:
+    """What is said on the channel, by name. Whoever can write the store can say anything: what is no id is left out."""
+    if len(data) > _LONGEST_EVENT:
+        return {}
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(event, dict):
+        return {}
+    return {name: value for name, value in event.items() if isinstance(value, str) and _ID.fullmatch(value)}
 
 
 def _sets(key: KeyArn) -> str:

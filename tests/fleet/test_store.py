@@ -383,6 +383,37 @@ async def test_poison_in_the_quota_or_a_lease_stops_nobody(seconds_ahead: float)
     assert lease is None
 
 
+_NONSENSE = [
+    b"",
+    b"[]",
+    b"5",
+    b"null",
+    b'"x"',
+    b"\xff\xfe",
+    b"[" * 500,
+    b"[" * 100_000,
+    b"1" * 5000,
+    b'{"key": []}',
+    b'{"key": {}, "ended": 1, "newest": [""]}',
+    b'{"ended": "%s"}' % (b"a" * 100_000),
+]
+
+
+@pytest.mark.parametrize("said", _NONSENSE, ids=range(len(_NONSENSE)))
+async def test_nonsense_on_the_channel_deafens_nobody(said: bytes) -> None:
+    """Whatever was said before, a replica hears of the next set; and it keeps nothing of what is no id."""
+    async with redis_server() as redis, replicas(redis.url) as (first, other), redis.client() as client:
+        while await client.publish("keybroker:events", said) < 2:
+            await asyncio.sleep(0.01)  # until both listen
+        parameters = await a_set()
+        news = other.store.news(parameters.slot.key)
+        await first.store.keep(parameters, supersede=True)
+        async with asyncio.timeout(30):
+            await news.wait()
+
+    assert list(other.store._ended) == []
+
+
 async def test_a_store_that_goes_is_left_alone_and_found_again(caplog: pytest.LogCaptureFixture) -> None:
     """Failures are quick, told once, counted; and its return is noticed without a restart."""
     async with redis_server() as redis, replicas(redis.url, 1) as (replica,):
