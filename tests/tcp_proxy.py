@@ -59,6 +59,12 @@ class TcpProxy:
         """Accepts everything and passes nothing on."""
         self._flowing.clear()
 
+    def abandon(self) -> None:
+        """Passes nothing on any more on the connections there are, as where the other end's machine is gone."""
+        self._flowing.clear()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
     def cut(self) -> None:
         """Resets every connection there is; new ones are welcome."""
         for writer in list(self._open):
@@ -120,11 +126,12 @@ class TcpProxy:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
+        flowing = self._flowing
         left: int | None = None  # of what may still be passed on, once it is to be cut
         while data := await reader.read(_CHUNK):
             if replies and self._delay:
                 await asyncio.sleep(self._delay)
-            await self._flowing.wait()
+            await flowing.wait()
             if replies and self._cut_after is not None:
                 left = self._cut_after if left is None else left
                 data, left = data[:left], left - len(data)

@@ -111,6 +111,7 @@ async def open_store(ground: Ground) -> Store | None:
         client=client,
         seal=Seal(keys),
         replica=secrets.token_hex(8),
+        supersede=ground.settings.parameters.supersede,
         clock=ground.clock,
         tasks=ground.tasks,
         metrics=ground.metrics,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from keybroker.lru import Lru
 from keybroker.store import LEASE, set_id
 from keybroker.store_exchange import FAILURES, StoreAway, StoreRefuses
 
@@ -32,6 +32,18 @@ _TELL_AGAIN = 1.0
 _TELL_FOR = 25 * 3600.0
 """Seconds between two attempts to tell what the store must know, and for how long: until every set has expired."""
 
+_UNTOLD = 10_000
+"""What is kept to be told; callers can report as many tokens as they like."""
+
+_ALONE = 1.0
+"""Seconds by which a token of the own share may be taken ahead: the fleet's may be had again by then."""
+
+
+class Telling(Protocol):
+    """Tells the store something; `late` if that was to be told some time ago."""
+
+    async def __call__(self, *, late: bool = False) -> None: ...
+
 
 class Fleet:
     """The other replicas."""
@@ -41,6 +53,8 @@ class Fleet:
         self._clock = clock
         self._tasks = tasks
         self._renewals: dict[KeyArn, asyncio.Task[None]] = {}
+        self._untold: Lru[tuple[KeyArn, str], tuple[Telling, float]] = Lru(_UNTOLD)
+        self._telling = False
 
     async def look(
         self,
@@ -48,6 +62,7 @@ class Fleet:
         *,
         usable: Callable[[ParameterSet], bool],
         told: Callable[[float], None],
+        sooner: Callable[[float], bool],
         expected: Callable[[], float],
     ) -> ParameterSet | None:
         """The slot's set from another replica, waiting for one that is fetching it; None if it is this one's to fetch.
@@ -59,6 +74,7 @@ class Fleet:
             slot: the slot.
             usable: whether a set will do.
             told: hears how many seconds the other replica expects to take.
+            sooner: whether this replica would rather ask for itself than wait for so many seconds.
             expected: how many seconds this one expects to take, for the others.
         """
         give_up = self._clock.monotonic() + _LONGEST_SILENCE
@@ -73,7 +89,7 @@ class Fleet:
                     break
                 if held.expected_wait:
                     give_up = max(give_up, self._clock.monotonic() + held.expected_wait + _LONGEST_SILENCE)
-                if self._clock.monotonic() > give_up:
+                if self._clock.monotonic() > give_up or sooner(held.expected_wait):
                     return None  # the lease saves a call; nobody is kept from his set by it
                 told(held.expected_wait)
                 with suppress(TimeoutError):
@@ -86,9 +102,7 @@ class Fleet:
         return found if found and usable(found) else None
 
     async def look_again(self, slot: Slot, *, usable: Callable[[ParameterSet], bool]) -> ParameterSet | None:
-        """Another replica's set that has come since `look`; there is none where this one has the lease."""
-        if slot.key in self._renewals:
-            return None
+        """Another replica's set that has come since `look`, lease or not."""
         with suppress(StoreAway):
             found = await self._store.find(slot)
             return found if found and usable(found) else None
@@ -108,33 +122,56 @@ class Fleet:
         except StoreAway:
             return self._store.known_ended(parameters)
 
-    async def keep(self, parameters: ParameterSet, *, supersede: bool) -> None:
+    async def keep(self, parameters: ParameterSet) -> None:
         """Gives a new set to the others."""
-        await self._tell(partial(self._store.keep, parameters, supersede=supersede), must=supersede)
+        self._store.note_newest(parameters)
+        await self._tell((parameters.slot.key, "newest"), partial(self._store.keep, parameters))
 
     async def supersede(self, key: KeyArn, newest: ParameterSet | None) -> None:
         """Ends all of a key's sets but the newest, which is this replica's own; None if it is unknown which that is."""
-        identifier = set_id(newest.import_token) if newest else secrets.token_hex(16)
-        await self._tell(partial(self._store.supersede, key, identifier), must=True)
+        if newest:
+            self._store.note_newest(newest)
+        else:
+            self._store.note_superseded(key)
+        await self._tell((key, "newest"), partial(self._store.supersede, key, newest))
 
     async def end(self, key: KeyArn, import_token: bytes) -> None:
         """Ends a set for all replicas."""
-        await self._tell(partial(self._store.end, key, set_id(import_token)), must=True)
+        identifier = set_id(import_token)
 
-    async def _tell(self, telling: Callable[[], Awaitable[None]], *, must: bool) -> None:
+        async def end(*, late: bool = False) -> None:
+            del late  # an end is an end
+            await self._store.end(key, identifier)
+
+        await self._tell((key, identifier), end)
+
+    async def _tell(self, what: tuple[KeyArn, str], telling: Telling) -> None:
+        """Tells it now, or as soon as the store takes it; the newest set of a key takes the place of older news."""
+        self._untold.pop(what, None)
         try:
             await telling()
         except StoreAway:
-            if must:
-                self._tasks.start(self._tell_later(telling))
+            self._untold[what] = (telling, self._clock.monotonic() + _TELL_FOR)
+            if not self._telling:
+                self._telling = True
+                self._tasks.start(self._tell_later())
 
-    async def _tell_later(self, telling: Callable[[], Awaitable[None]]) -> None:
-        until = self._clock.monotonic() + _TELL_FOR
-        while self._clock.monotonic() < until:
-            await self._clock.sleep(_TELL_AGAIN * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads the replicas
-            with suppress(StoreAway):
-                return await telling()
-        return None
+    async def _tell_later(self) -> None:
+        try:
+            while self._untold:
+                await self._clock.sleep(_TELL_AGAIN * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads the replicas
+                for what, news in list(self._untold.items()):
+                    telling, until = news
+                    try:
+                        if self._clock.monotonic() < until:
+                            await telling(late=True)
+                    except StoreAway:
+                        self._untold.move_to_end(what)  # a full store takes some and refuses others
+                        break
+                    if self._untold.get(what) is news:
+                        del self._untold[what]
+        finally:
+            self._telling = False
 
     async def _renew(self, key: KeyArn, expected: Callable[[], float]) -> None:
         while True:
@@ -181,7 +218,7 @@ class FleetBucket:
         self._clock = clock
         self._tasks = tasks
         self._alone = False
-        self._replicas = 1
+        self._between = self._interval
         self._next = clock.monotonic()
 
     async def reserve(self, longest: float) -> tuple[float, bool]:
@@ -202,10 +239,10 @@ class FleetBucket:
                 self._alone = True
                 # A phase of its own, so that the replicas, who all lose the store at once, do not all ask at once.
                 self._share.pause(random.uniform(0, self._share.interval()))  # noqa: S311
-            return await self._share.reserve(longest)
+            return await self._share.reserve(min(longest, _ALONE))
         self._alone = False
-        self._replicas = token.replicas
-        self._next = self._clock.monotonic() + token.wait + (self._interval if token.taken else 0.0)
+        self._between = token.interval * max(1, token.replicas)
+        self._next = self._clock.monotonic() + token.wait + (token.interval if token.taken else 0.0)
         return token.wait, token.taken
 
     def give_back(self) -> None:
@@ -219,7 +256,7 @@ class FleetBucket:
         return max(0.0, self._next - self._clock.monotonic())
 
     def interval(self) -> float:
-        return self._share.interval() if self._alone else self._interval * max(1, self._replicas)
+        return self._share.interval() if self._alone else self._between
 
     def slow_down(self, seconds: float) -> float:
         self._share.slow_down(seconds)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from keybroker.tasks import Tasks
 
 
+_HEAD_START = 4
+"""Turns by which another replica may come later than this one, and twice the wait, before this one asks for itself."""
+
+
 class Issuing:
     """Where one Region's new sets come from."""
 
@@ -70,7 +74,7 @@ class Issuing:
             return entry
         entry = await self._issue(fetch.slot)
         if self._fleet:
-            await self._fleet.keep(entry.parameters, supersede=self._supersede is not None)
+            await self._fleet.keep(entry.parameters)
         return entry
 
     async def exclusive(self, fetch: Fetch) -> Entry:
@@ -102,10 +106,15 @@ class Issuing:
             fetch.other_wait = wait
             fetch.note_lined_up()
 
+        def sooner(wait: float) -> bool:
+            own, patience = self._quota.expected_wait(fetch.caller), fetch.patience - self._clock.monotonic()
+            return own <= patience < wait or wait > 2 * own + _HEAD_START * self._quota.interval()
+
         found = await self._fleet.look(
             fetch.slot,
             usable=lambda parameters: not exclusive and self._lasts(parameters, fetch),
             told=told,
+            sooner=sooner,
             expected=lambda: fetch.expected_wait(self._quota),
         )
         fetch.other_wait = 0.0

@@ -153,6 +153,10 @@ class Quota:
         index = self._index(place)
         return 0 if index is None else self._ahead_at(place.caller, index)
 
+    def interval(self) -> float:
+        """Seconds between two turns, as far as that is known."""
+        return self._bucket.interval()
+
     def tokens(self) -> float:
         """How much of a token is to be had at once, 0 to 1."""
         if self.reserved.is_set():

@@ -74,16 +74,16 @@ class Seal:
         Raises:
             SealError: it is longer than any set of KMS's, or its expiry or request id is none KMS gives.
         """
-        expiry = (parameters.valid_to - _EPOCH) // _MILLISECOND
+        expires = expiry(parameters)
         try:
-            header = _HEADER.pack(_VERSION, self._first, expiry)
+            header = _HEADER.pack(_VERSION, self._first, expires)
             content = _join(parameters.public_key, parameters.import_token, parameters.aws_request_id.encode())
         except (struct.error, UnicodeEncodeError):
             raise SealError("the set has an expiry or request id that cannot be sealed") from None
         if _CIPHERTEXT_AT + len(content) + _TAG_LENGTH > ENTRY_LIMIT:
             raise SealError("the set is too long to be sealed")
         nonce = os.urandom(_NONCE_LENGTH)
-        bound = _associated_data(parameters.slot, _VERSION, self._first, expiry)
+        bound = _associated_data(parameters.slot, _VERSION, self._first, expires)
         return header + nonce + self._ciphers[self._first].encrypt(nonce, content, bound)
 
     def open(self, slot: Slot, sealed: bytes) -> ParameterSet:
@@ -94,14 +94,14 @@ class Seal:
         """
         if not _SHORTEST <= len(sealed) <= ENTRY_LIMIT:
             raise SealError("the entry has a length no entry has")
-        version, key_id, expiry = _HEADER.unpack_from(sealed)
+        version, key_id, expires = _HEADER.unpack_from(sealed)
         if version != _VERSION:
             raise SealError("the entry is of an unknown version")
         if key_id not in self._ciphers:
             raise SealError("the entry is sealed with none of the seal keys")
         nonce, ciphertext = sealed[_HEADER.size : _CIPHERTEXT_AT], sealed[_CIPHERTEXT_AT:]
         try:
-            content = self._ciphers[key_id].decrypt(nonce, ciphertext, _associated_data(slot, version, key_id, expiry))
+            content = self._ciphers[key_id].decrypt(nonce, ciphertext, _associated_data(slot, version, key_id, expires))
         except InvalidTag:
             raise SealError("the entry is altered, forged or of another slot") from None
         try:
@@ -110,11 +110,16 @@ class Seal:
                 slot=slot,
                 public_key=public_key,
                 import_token=SecretBytes(import_token),
-                valid_to=_EPOCH + expiry * _MILLISECOND,
+                valid_to=_EPOCH + expires * _MILLISECOND,
                 aws_request_id=aws_request_id.decode(),
             )
         except (ValueError, OverflowError):
             raise SealError("the entry is sealed with a seal key, but holds no set") from None
+
+
+def expiry(parameters: ParameterSet) -> int:
+    """When a set expires, in whole milliseconds since 1970: what an entry keeps of it."""
+    return (parameters.valid_to - _EPOCH) // _MILLISECOND
 
 
 def new_key() -> str:
@@ -151,10 +156,10 @@ def _derived(key: bytes, purpose: bytes, length: int) -> bytes:
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=b"keybroker seal 1: " + purpose).derive(key)
 
 
-def _associated_data(slot: Slot, version: int, key_id: bytes, expiry: int) -> bytes:
+def _associated_data(slot: Slot, version: int, key_id: bytes, expires: int) -> bytes:
     key, wrapping = slot.key, slot.wrapping
     names = (key.partition, key.account, key.region, str(key), wrapping.algorithm, wrapping.key_spec)
-    return _join(version.to_bytes(1), key_id, *(name.encode() for name in names), expiry.to_bytes(8))
+    return _join(version.to_bytes(1), key_id, *(name.encode() for name in names), expires.to_bytes(8))
 
 
 def _join(*parts: bytes) -> bytes:

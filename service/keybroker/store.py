@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
-import re
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from redis.exceptions import RedisClusterException, RedisError
-
 from keybroker.errors import KmsBadResponse
 from keybroker.kms import check_parameters
 from keybroker.lru import Lru
-from keybroker.seal import SealError
+from keybroker.seal import SealError, expiry
+from keybroker.store_channel import CHANNEL, Channel
 from keybroker.store_exchange import Exchange, StoreAway
 from keybroker.store_scripts import DROP, END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN, TAKE
 
@@ -33,13 +31,13 @@ _log = logging.getLogger(__name__)
 LEASE = 3.0
 """Seconds after which the lease of a replica that has died is free."""
 
+_VALIDITY_MS = 24 * 3600 * 1000
 _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _ENDED_REMEMBERED = 100_000
+_MARKS = 1000
+"""Ended sets of one key that the store remembers: callers can report as many tokens as they like."""
 _LONGEST_TOLD_WAIT = 24 * 3600.0
 _ID_LENGTH = 32
-_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_LONGEST_EVENT = 512
-_CHANNEL = "keybroker:events"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +50,23 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token of the quota: the seconds until it is due, how many replicas wait for one, whether it is ours."""
+    """A token of the quota: the seconds until it is due, how many replicas wait for one, whether it is ours.
+
+    `interval` are the seconds between two, which throttling doubles.
+    """
 
     wait: float
     replicas: int
     taken: bool
+    interval: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Newest:
+    """The newest set of a key that this replica has seen, and its expiry in ms since 1970, later than older ones'."""
+
+    identifier: str
+    expiry: int
 
 
 def set_id(import_token: bytes) -> str:
@@ -74,13 +84,24 @@ class Store:
     Names hold hashes of ARNs; those of one key share a hash tag, and so a cluster's slot.
     """
 
-    def __init__(self, *, client: Any, seal: Seal, replica: str, clock: Clock, tasks: Tasks, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        client: Any,
+        seal: Seal,
+        replica: str,
+        supersede: bool,
+        clock: Clock,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> None:
         """Connects at the first call.
 
         Args:
             client: redis.asyncio's, of any kind.
             seal: opens and seals entries.
             replica: a name for this process, unlike any other's.
+            supersede: whether a newer set for a key ends the older ones of that key.
             clock: monotonic time.
             tasks: asks for many at once.
             metrics: counts failures and entries that do not open.
@@ -88,12 +109,14 @@ class Store:
         self._client = client
         self._seal = seal
         self._replica = replica
+        self._supersede = supersede
         self._clock = clock
         self._tasks = tasks
         self._metrics = metrics
         self._exchange = Exchange(client=client, clock=clock, tasks=tasks, metrics=metrics)
+        self._channel = Channel(client=client, exchange=self._exchange, clock=clock, metrics=metrics)
         self._ended: Lru[str, None] = Lru(_ENDED_REMEMBERED)
-        self._newest: Lru[str, str] = Lru(_ENDED_REMEMBERED)
+        self._newest: Lru[str, _Newest] = Lru(_ENDED_REMEMBERED)
         self._news: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._questions: list[tuple[ParameterSet, asyncio.Future[bool]]] = []
         self._asking = False
@@ -118,7 +141,10 @@ class Store:
             _log.error("an entry in the store does not open, and is deleted: %s", error, extra={"cause": error})
             await self._exchange.script(DROP, [name], [field, value])
             return None
-        return None if await self.ended(parameters) else parameters
+        if await self.ended(parameters):
+            return None
+        self.note_newest(parameters)
+        return parameters
 
     def _opened(self, slot: Slot, value: bytes) -> ParameterSet:
         """What is in an entry, checked like an answer from KMS."""
@@ -134,39 +160,62 @@ class Store:
         }
         return check_parameters(as_answered, slot, self._clock.now())
 
-    async def keep(self, parameters: ParameterSet, *, supersede: bool) -> None:
-        """Keeps a new set for the others, unless it has been ended; ends the key's older ones if it supersedes them."""
-        key, identifier = parameters.slot.key, set_id(parameters.import_token)
+    def note_newest(self, parameters: ParameterSet) -> None:
+        """This replica has a set of a key in its hands, newer than all it knows of."""
+        if self._supersede:
+            newest = _Newest(identifier=set_id(parameters.import_token), expiry=expiry(parameters))
+            self._end_newest(parameters.slot.key, but=newest.identifier)
+            self._newest[_tag(str(parameters.slot.key))] = newest
+
+    def note_superseded(self, key: KeyArn) -> None:
+        """All of a key's sets that this replica has had in its hands may have been superseded, by a set nobody has."""
+        self._end_newest(key)
+
+    def _end_newest(self, key: KeyArn, but: str = "") -> None:
+        newest = self._newest.pop(_tag(str(key)), None)
+        if newest and newest.identifier != but:
+            self._ended[newest.identifier] = None
+
+    async def keep(self, parameters: ParameterSet, *, late: bool = False) -> None:
+        """Keeps a new set for the others, unless it has been ended; ends the key's older ones if it supersedes them.
+
+        Args:
+            parameters: the set.
+            late: whether the store may know of a newer one by now: then this one is ended.
+        """
         field, value = str(parameters.slot.wrapping), b""
+        identifier = set_id(parameters.import_token)
         try:
             value = identifier.encode() + self._seal.seal(parameters)
         except SealError as error:
             field = ""  # the others go without it
             _log.error("a set cannot be sealed: %s", error)
-        await self._keep(key, field, value, identifier, supersede=supersede)
+        await self._keep(parameters.slot.key, [field, value, identifier], expiry(parameters), late=late)
 
-    async def supersede(self, key: KeyArn, newest: str) -> None:
-        """Ends all of a key's sets but the newest, which is not kept for others."""
-        await self._keep(key, "", b"", newest, supersede=True)
+    async def supersede(self, key: KeyArn, newest: ParameterSet | None, *, late: bool = False) -> None:
+        """Ends all of a key's sets but the newest, which is not kept for others; None if nobody knows that one."""
+        if newest:
+            await self._keep(key, ["", b"", set_id(newest.import_token)], expiry(newest), late=late)
+        else:
+            as_if_issued_now = int(self._clock.now().timestamp() * 1000) + _VALIDITY_MS
+            await self._keep(key, ["", b"", secrets.token_hex(_ID_LENGTH // 2)], as_if_issued_now, late=late)
 
-    async def _keep(self, key: KeyArn, field: str, value: bytes, identifier: str, *, supersede: bool) -> None:
-        if supersede:
-            self._newest[_tag(str(key))] = identifier
-        arguments = [field, value, identifier, int(supersede), _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
+    async def _keep(self, key: KeyArn, entry: list[Any], expires: int, *, late: bool) -> None:
+        arguments = [*entry, int(self._supersede), expires, int(late), _LONGEST_VALIDITY_MS, CHANNEL, _tag(str(key))]
         await self._exchange.script(KEEP, [_sets(key), _ended(key)], arguments)
 
     async def end(self, key: KeyArn, identifier: str) -> None:
         """Ends a set for every replica, from the moment this returns."""
         self._ended[identifier] = None
-        await self._exchange.script(
-            END, [_sets(key), _ended(key)], [identifier, _LONGEST_VALIDITY_MS, _CHANNEL, _tag(str(key))]
-        )
+        arguments = [identifier, _LONGEST_VALIDITY_MS, CHANNEL, _tag(str(key)), _MARKS]
+        await self._exchange.script(END, [_sets(key), _ended(key)], arguments)
 
     def known_ended(self, parameters: ParameterSet) -> bool:
-        """Whether this replica has heard that a set is ended."""
+        """Whether this replica has heard that a set is ended, or has had a newer one of its key."""
         identifier = set_id(parameters.import_token)
-        newest = self._newest.get(_tag(str(parameters.slot.key)), identifier)
-        return identifier in self._ended or newest != identifier
+        newest = self._newest.get(_tag(str(parameters.slot.key)))
+        newer = newest is not None and newest.identifier != identifier and newest.expiry > expiry(parameters)
+        return newer or identifier in self._ended
 
     async def ended(self, parameters: ParameterSet) -> bool:
         """Whether any replica has ended a set. Questions that come while one is under way go together in the next."""
@@ -205,15 +254,17 @@ class Store:
             pipeline = self._client.pipeline(transaction=False)
             for parameters in sets:
                 pipeline.zscore(_ended(parameters.slot.key), set_id(parameters.import_token))
-                pipeline.hget(_sets(parameters.slot.key), "newest")
+                pipeline.hmget(_sets(parameters.slot.key), "newest", "newest_expiry")
             answers: list[Any] = await pipeline.execute()
             return answers
 
         answers = await self._exchange.ask(ask())
         ended = []
-        for parameters, score, newest in zip(sets, answers[::2], answers[1::2], strict=True):
+        for parameters, score, (newest, newest_expiry) in zip(sets, answers[::2], answers[1::2], strict=True):
             identifier = set_id(parameters.import_token)
-            if score is not None or newest not in (None, identifier.encode()):
+            if score is not None or (
+                newest not in (None, identifier.encode()) and not _older(newest_expiry, parameters)
+            ):
                 self._ended[identifier] = None
             ended.append(identifier in self._ended)
         return ended
@@ -238,7 +289,7 @@ class Store:
 
     async def release_lease(self, key: KeyArn) -> None:
         """Frees the lease for the others, who are told."""
-        await self._exchange.script(RELEASE, [_lease(key)], [self._replica, _CHANNEL, _tag(str(key))])
+        await self._exchange.script(RELEASE, [_lease(key)], [self._replica, CHANNEL, _tag(str(key))])
 
     def news(self, key: KeyArn) -> asyncio.Event:
         """Set when another replica says something about the key; to be had before the question it may answer."""
@@ -246,25 +297,16 @@ class Store:
 
     async def listen(self) -> None:
         """Hears what other replicas do, for as long as it runs."""
-        while True:
-            with suppress(RedisError, RedisClusterException, OSError, TimeoutError, KeyError):
-                await self._client.initialize()  # a cluster's client does not know its nodes before
-                async with self._client.pubsub(ignore_subscribe_messages=True) as channel:
-                    await channel.subscribe(_CHANNEL)
-                    self._exchange.try_again()
-                    while True:
-                        if message := await channel.get_message(timeout=5.0):
-                            self._hear(message["data"])
-            await self._clock.sleep(0.5)
+        await self._channel.listen(self._hear)
 
-    def _hear(self, data: bytes) -> None:
-        event = _event(data)
+    def _hear(self, event: dict[str, str]) -> None:
         if identifier := event.get("ended"):
             self._ended[identifier] = None
         if "key" not in event:
             return
-        if newest := event.get("newest"):
-            self._newest[event["key"]] = newest
+        newest = self._newest.get(event["key"])
+        if newest and event.get("newest", newest.identifier) != newest.identifier:
+            self._ended[newest.identifier] = None
         if waiting := self._news.pop(event["key"], None):
             waiting.set()
 
@@ -282,8 +324,8 @@ class Store:
         """
         micro = 1_000_000
         arguments = [int(interval * micro), int(guard * micro), self._replica, int(longest * micro)]
-        wait, active, taken = await self._exchange.script(RESERVE, _quota(account, region), arguments)
-        return Token(wait=int(wait) / micro, replicas=active, taken=bool(taken))
+        wait, active, taken, between = await self._exchange.script(RESERVE, _quota(account, region), arguments)
+        return Token(wait=int(wait) / micro, replicas=active, taken=bool(taken), interval=int(between) / micro)
 
     async def slow_down(self, account: str, region: str, interval: float, seconds: float) -> None:
         """KMS has throttled: for all replicas, half the rate for so many seconds, beginning with a pause."""
@@ -292,17 +334,12 @@ class Store:
         )
 
 
-def _event(data: bytes) -> dict[str, str]:
-    """What is said on the channel, by name. Whoever can write the store can say anything: what is no id is left out."""
-    if len(data) > _LONGEST_EVENT:
-        return {}
+def _older(newest_expiry: bytes | None, parameters: ParameterSet) -> bool:
+    """Whether what the store calls the newest is older than this set: whoever has issued it will tell, once he can."""
     try:
-        event = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(event, dict):
-        return {}
-    return {name: value for name, value in event.items() if isinstance(value, str) and _ID.fullmatch(value)}
+        return newest_expiry is not None and int(newest_expiry) < expiry(parameters)
+    except ValueError:
+        return False
 
 
 def _sets(key: KeyArn) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
-from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from keybroker.store_exchange import CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 _LIMIT = 0.15
 """Seconds to connect, and for each answer. The client's defaults would let a frozen server hold a request for 20 s."""
 
-_CONNECTIONS = 32
+_POOL = CONNECTIONS + 2
+"""Connections to a server: for the exchanges, for the channel, and for what the client wants to know by itself."""
 
 
 @asynccontextmanager
@@ -50,34 +52,21 @@ def _clients(settings: StoreSettings, password: str | None) -> list[Any]:
         "socket_connect_timeout": _LIMIT,
         "username": settings.username,
         "password": password,
+        "ssl": encrypted,
+        "retry": Retry(NoBackoff(), 0),
     }
     if encrypted:
         common["ssl_ca_certs"] = settings.ca
-    retry = Retry(NoBackoff(), 0)
     hosts, _, service = rest.partition("/")
     addresses = [_address(host) for host in hosts.split(",")]
-    if scheme.endswith("+cluster"):
-        host, port = addresses[0]
-        return [RedisCluster(host=host, port=port, ssl=encrypted, max_connections=_CONNECTIONS, **common)]
     if scheme.endswith("+sentinel"):
-        sentinel: Any = cast("Any", Sentinel)(
-            addresses, sentinel_kwargs=common | {"ssl": encrypted}, ssl=encrypted, retry=retry, **common
-        )
-        client = sentinel.master_for(service, max_connections=_CONNECTIONS)
+        sentinel: Any = cast("Any", Sentinel)(addresses, sentinel_kwargs=common, **common)
+        client = sentinel.master_for(service, max_connections=_POOL)
         client.auto_close_connection_pool = True
         return [client, *sentinel.sentinels]
     ((host, port),) = addresses
-    # One that waits for a free connection, within the limit of the whole exchange: the plain pool raises at once.
-    pool = BlockingConnectionPool(
-        host=host,
-        port=port,
-        retry=retry,
-        max_connections=_CONNECTIONS,
-        timeout=None,
-        connection_class=SSLConnection if encrypted else Connection,
-        **common,
-    )
-    return [Redis.from_pool(pool)]
+    kind = RedisCluster if scheme.endswith("+cluster") else Redis
+    return [kind(host=host, port=port, max_connections=_POOL, **common)]
 
 
 def _read(path: str) -> str:

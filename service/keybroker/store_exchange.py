@@ -8,10 +8,10 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Coroutine
 
     from keybroker.clock import Clock
     from keybroker.metrics import Metrics
@@ -22,6 +22,9 @@ _T = TypeVar("_T")
 
 CALL_LIMIT = 0.5
 """Seconds for one exchange with the store; the client's own limits are shorter."""
+
+CONNECTIONS = 32
+"""Exchanges at once. The others wait here: the client's pools raise at once where they have no connection to spare."""
 
 FAILURES = 3
 AWAY = 5.0
@@ -59,6 +62,7 @@ class Exchange:
         self._clock = clock
         self._tasks = tasks
         self._metrics = metrics
+        self._turns = asyncio.Semaphore(CONNECTIONS)
         self._failures = 0
         self._failed_at = 0.0
         self._away_until = 0.0
@@ -91,20 +95,29 @@ class Exchange:
             _log.warning("the store takes writes again")
         return answer
 
-    async def ask(self, question: Awaitable[_T]) -> _T:
+    async def ask(self, question: Coroutine[Any, Any, _T]) -> _T:
         """What the store answers.
 
         Raises:
             StoreAway
         """
+        try:
+            async with self._turns:
+                return await self._answer(question)
+        finally:
+            question.close()  # one that has not been asked would be told of by the interpreter
+
+    async def _answer(self, question: Coroutine[Any, Any, _T]) -> _T:
         began = self._clock.monotonic()
         if began < self._away_until:
-            if asyncio.iscoroutine(question):
-                question.close()
             raise StoreAway
         try:
             async with asyncio.timeout(CALL_LIMIT):
                 answer = await question
+        except ReadOnlyError as error:  # of a server that is the primary no more: the way to the new one is another
+            self._note_failure(began, error)
+            self._tasks.start(self._drop_connections(inuse=True))
+            raise StoreAway from error
         except ResponseError as error:
             self._metrics.store_failures.inc()
             self._refused_at = self._clock.monotonic()
@@ -112,8 +125,7 @@ class Exchange:
                 self._refusing = True
                 _log.error("the store refuses writes: is it full, is a command forbidden?", extra={"cause": error})
             raise StoreRefuses from error  # it answers, so it is not left alone
-        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, IndexError) as error:
-            self._metrics.store_failures.inc()
+        except Exception as error:  # the client raises more than its own errors when a server is exchanged under it
             self._note_failure(began, error)
             raise StoreAway from error
         if self.away:
@@ -128,6 +140,7 @@ class Exchange:
         self._away_until = 0.0
 
     def _note_failure(self, began: float, error: Exception) -> None:
+        self._metrics.store_failures.inc()
         if began < self._failed_at:
             return  # one stall, of this process too, fails all exchanges under way: it is one failure
         self._failed_at = self._clock.monotonic()
@@ -140,8 +153,8 @@ class Exchange:
                 self._metrics.store_away.set(1)
                 _log.error("the store is away: own cache, own share of the quota", extra={"cause": error})
 
-    async def _drop_connections(self) -> None:
+    async def _drop_connections(self, *, inuse: bool = False) -> None:
         """Those that are broken would fail one by one once the store is back."""
         if pool := getattr(self._client, "connection_pool", None):
             with suppress(RedisError, OSError):
-                await pool.disconnect(inuse_connections=False)
+                await pool.disconnect(inuse_connections=inuse)

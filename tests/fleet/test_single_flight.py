@@ -140,6 +140,26 @@ async def test_a_cold_fleet_fills_at_the_quota(tmp_path_factory: pytest.TempPath
     assert worst_excess(arrivals, rate) <= 1 + LATENESS * rate
 
 
+async def test_nobody_waits_for_a_greedy_caller_of_another_replica(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """He lines up for 80 keys there; who wants the last of them here, and has 10 s, is served out of his own turn."""
+    rate, keys, directory = 4.0, 80, tmp_path_factory.mktemp("fleet")
+    async with redis_server() as redis, fleet(directory, stores=[redis.url] * 2, rate=rate) as brokers:
+        greedy, own = brokers.replicas
+        arns = [brokers.double.add_key() for _ in range(keys)]
+        asking = [asyncio.ensure_future(brokers.get(greedy, arn)) for arn in arns]
+        while greedy.proxy.count(GET) < 2:
+            await asyncio.sleep(0.05)
+        answer = await brokers.get(own, arns[-1], patience=10.0)
+        served_before = sum(call.done() for call in asking)
+        await asyncio.gather(*asking)
+        calls = brokers.count()
+
+    print(f"a caller of one of {keys} keys that another lined up for had it after {served_before} of them")
+    assert answer.key_arn == arns[-1]
+    assert served_before < keys - 1
+    assert calls == keys
+
+
 async def test_what_a_replica_waits_for_on_its_own_it_takes_from_the_store_once_it_can(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,19 +26,19 @@ from keybroker.parameters import Parameters
 from keybroker.quota import Quota
 from keybroker.seal import Seal
 from keybroker.settings import StoreSettings
-from keybroker.store import Store
+from keybroker.store import Store, _tag, set_id
 from keybroker.store_client import connected
 from keybroker.store_exchange import StoreAway
 from keybroker.tasks import Tasks
 from tests.certificates import Authority
 from tests.fake_kms import FakeKms, key_arn
+from tests.fleet.redis_content import put_back, save
 from tests.kms_wrapping import next_wrapping_key, spki
 from tests.redis_server import RedisServer, free_port, redis_server
 from tests.tcp_proxy import tcp_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.certificates import Identity
 
@@ -53,7 +55,13 @@ class Replica:
         self.client = client
         self.metrics = Metrics()
         self.store = Store(
-            client=self.client, seal=Seal([KEY]), replica=name, clock=self.clock, tasks=tasks, metrics=self.metrics
+            client=self.client,
+            seal=Seal([KEY]),
+            replica=name,
+            supersede=True,
+            clock=self.clock,
+            tasks=tasks,
+            metrics=self.metrics,
         )
         self.fleet = Fleet(store=self.store, clock=self.clock, tasks=tasks)
 
@@ -84,22 +92,26 @@ async def replicas(url: str, count: int = 2, **settings: Any) -> AsyncIterator[l
             await tasks.drain(0)
 
 
-async def a_set(number: int = 1, token: bytes = b"token") -> ParameterSet:
-    """A set as KMS would issue it."""
+async def a_set(number: int = 1, token: bytes = b"token", *, age: float = 0.0) -> ParameterSet:
+    """A set as KMS would issue it, or would have some seconds ago."""
     wrapping = Wrapping(algorithm=WrappingAlgorithm.RSAES_OAEP_SHA_256, key_spec=WrappingKeySpec.RSA_2048)
     return ParameterSet(
         slot=Slot(key=key_arn(number), wrapping=wrapping),
         public_key=spki(await next_wrapping_key(2048)),
         import_token=SecretBytes(token),
-        valid_to=SystemClock().now() + timedelta(hours=24),
+        valid_to=SystemClock().now() + timedelta(hours=24, seconds=-age),
         aws_request_id="request",
     )
 
 
-async def exchange(first: Replica, second: Replica) -> None:
+async def exchange(first: Replica, second: Replica, token: bytes = b"token") -> None:
     """Everything one replica tells another: a set, its end, a lease, a token."""
-    parameters = await a_set()
-    await first.store.keep(parameters, supersede=True)
+    parameters = await a_set(token=token)
+    news = second.store.news(parameters.slot.key)
+    async with asyncio.timeout(60):
+        while not news.is_set():  # it may not listen yet
+            await first.store.keep(parameters)
+            await asyncio.sleep(0.05)
     found = await second.store.find(parameters.slot)
     assert found is not None
     assert found.public_key == parameters.public_key
@@ -164,13 +176,11 @@ async def test_a_user_of_few_rights(tmp_path: Path) -> None:
     """The ACL docs/fleet.md gives suffices; the password comes from a file."""
     password = tmp_path / "password"
     password.write_text("secret\n")
-    rights = (
-        "~keybroker:* &keybroker:* +get +set +del +exists +hget +hset +hdel +hgetall +zadd +zscore +zcard"
-        " +zremrangebyscore +pexpire +pttl +publish +subscribe +unsubscribe +eval +evalsha +time +ping +hello +auth"
-    )
+    documented = re.search(r"ACL SETUSER keybroker on >PASSWORD ([^`]*)```", Path("docs/fleet.md").read_text())
+    assert documented
     async with redis_server() as redis:
         async with redis.client() as client:
-            await client.execute_command("ACL", "SETUSER", "keybroker", "on", ">secret", *rights.split())
+            await client.execute_command("ACL", "SETUSER", "keybroker", "on", ">secret", *documented[1].split())
             await client.execute_command("ACL", "SETUSER", "default", "off")
         settings: dict[str, Any] = {"username": "keybroker", "password_file": str(password)}
         async with replicas(redis.url, **settings) as (first, second):
@@ -218,21 +228,227 @@ async def test_a_server_that_is_not_the_one_meant_is_told_nothing(tmp_path: Path
         replicas(url.format(port=port), 1, **settings) as (replica,),
     ):
         with pytest.raises(StoreAway):
-            await replica.store.keep(await a_set(), supersede=True)
+            await replica.store.keep(await a_set())
 
 
 async def test_a_newer_set_ends_the_older_everywhere() -> None:
     """Also those the store has never seen, and by a set that is kept for nobody."""
     async with redis_server() as redis, replicas(redis.url) as (first, second):
-        unseen, kept, exclusive = [await a_set(token=token) for token in (b"unseen", b"kept", b"exclusive")]
+        ages = {b"unseen": 30, b"kept": 20, b"exclusive": 10}
+        unseen, kept, exclusive = [await a_set(token=token, age=age) for token, age in ages.items()]
 
-        await first.store.keep(kept, supersede=True)
+        await first.store.keep(kept)
         after_kept = [await second.store.ended(each) for each in (unseen, kept)]
-        await first.store.supersede(exclusive.slot.key, "0" * 32)
+        await first.store.supersede(exclusive.slot.key, exclusive)
         after_exclusive = [await second.store.ended(each) for each in (unseen, kept)]
 
     assert after_kept == [True, False]
     assert after_exclusive == [True, True]
+
+
+async def test_what_was_told_late_ends_nothing_newer() -> None:
+    """A replica was on its own when it got two sets; they stay in their order, and the other's newest stays, too."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        one, two, newest = [await a_set(token=token, age=age) for token, age in ((b"1", 30), (b"2", 20), (b"3", 10))]
+        other = await a_set(2)
+        await redis.kill()
+        await _until_away(first)
+        for each in (one, two):
+            await first.fleet.keep(each)
+        await first.fleet.keep(other)
+        alone = [[await first.fleet.ended(each) for each in (one, two)] for _ in range(20)]
+        await redis.start()
+        await _until_told(second, newest)
+        async with asyncio.timeout(60):
+            while not await _ask(second.store, partial(second.store.find, other.slot)):
+                await asyncio.sleep(0.1)  # told in their order: what concerns the other key was told before
+        ended = [await first.fleet.ended(each) for each in (one, two, newest)]
+        found = await first.store.find(one.slot)
+
+    assert alone == [[True, False]] * 20
+    assert ended == [True, True, False]
+    assert found is not None
+    assert found.import_token == newest.import_token
+
+
+async def _until_away(replica: Replica) -> None:
+    while not replica.store.away:
+        await replica.fleet.ended(await a_set(9))
+
+
+async def _until_told(replica: Replica, parameters: ParameterSet) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(StoreAway):
+                return await replica.store.keep(parameters)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_newer_set_is_good_where_the_word_of_it_was_lost() -> None:
+    """It is found all the same, and then the older one is ended, whatever becomes of the store."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        older, newer = await a_set(token=b"older", age=10), await a_set(token=b"newer")
+        await first.fleet.keep(older)
+        async with redis.client() as client:
+            await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await second.store.keep(newer)
+        found = await first.store.find(newer.slot)
+        await redis.kill()
+        ended = [await first.fleet.ended(each) for each in (older, newer)]
+
+    assert found is not None
+    assert found.import_token == newer.import_token
+    assert ended == [True, False]
+
+
+async def test_a_set_older_than_one_that_was_seen_is_refused() -> None:
+    """The store was replaced by one with old data, from before this replica heard of the key."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        older, newer = await a_set(token=b"older", age=10), await a_set(token=b"newer")
+        await second.store.keep(older)
+        async with redis.client() as client:
+            saved = await save(client)
+            await first.fleet.keep(newer)
+            await client.flushall()
+            await put_back(client, saved)
+        found = await first.store.find(older.slot)
+        ended = await first.store.ended(newer)
+
+    assert found is None
+    assert not ended
+
+
+async def test_a_connection_that_died_without_a_word_is_made_again() -> None:
+    """Nothing comes from it any more, and it never breaks: it is found out by a ping, and other replicas are heard."""
+    async with (
+        redis_server() as redis,
+        tcp_proxy("127.0.0.1", redis.port) as way,
+        replicas(way.url, 1) as (replica,),
+        redis.client() as client,
+    ):
+        await _until_listening(client, 1)
+        way.abandon()
+        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # as its machine would: it is gone
+        await _until_listening(client, 1)
+        parameters = await a_set()
+        news = replica.store.news(parameters.slot.key)
+        await client.publish("keybroker:events", b'{"key": "%s"}' % _tag(str(parameters.slot.key)).encode())
+        async with asyncio.timeout(60):
+            await news.wait()
+
+
+async def _until_listening(client: Any, replicas_: int) -> None:
+    async with asyncio.timeout(60):
+        while (await client.pubsub_numsub("keybroker:events"))[0][1] < replicas_:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_channel_that_is_forbidden_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The store answers otherwise, so that nothing else would show it."""
+    async with redis_server() as redis, redis.client() as client, replicas(redis.url, 1) as (replica,):
+        await client.execute_command("ACL", "SETUSER", "default", "-subscribe")
+        await client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        async with asyncio.timeout(60):
+            while not caplog.records:
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(2)
+        told = [record.getMessage() for record in caplog.records]
+        await client.execute_command("ACL", "SETUSER", "default", "+subscribe")
+        await _until_listening(client, 1)
+        failures = replica.metrics.registry.get_sample_value("keybroker_store_failures_total")
+
+    assert told == ["other replicas are not heard: is subscribing forbidden?"]
+    assert failures is not None
+    assert failures >= 10
+
+
+async def test_a_primary_that_was_replaced_is_left(tmp_path: Path) -> None:
+    """Its name leads to the new one by now; the connections to the old one, which only reads, are given up."""
+    async with (
+        redis_server() as old,
+        redis_server() as new,
+        tcp_proxy("127.0.0.1", old.port) as way,
+        replicas(way.url) as (first, second),
+    ):
+        await first.store.keep(await a_set())
+        async with old.client() as client:
+            await client.execute_command("REPLICAOF", "127.0.0.1", new.port)
+        way.upstream = ("127.0.0.1", new.port)
+        parameters = await a_set(2)
+        await first.fleet.keep(parameters)
+        await _until_told(first, parameters)
+        async with asyncio.timeout(60):
+            while not await _ask(second.store, partial(second.store.find, parameters.slot)):
+                await asyncio.sleep(0.05)
+
+    assert tmp_path.exists()
+
+
+async def test_names_of_the_wrong_type_are_made_good() -> None:
+    """A list under every name there is: the next who writes puts the right thing in its place."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second), redis.client() as client:
+        await exchange(first, second)
+        parameters = await a_set()
+        await first.store.take_lease(parameters.slot.key)
+        for name in await client.keys("*"):
+            await client.delete(name)
+            await client.rpush(name, "mallory")
+
+        await exchange(second, first, token=b"another token")
+
+
+async def test_marks_of_ended_sets_are_bounded() -> None:
+    """A caller reports more tokens than any key has sets: the latest are remembered."""
+    async with redis_server() as redis, replicas(redis.url, 1) as (replica,), redis.client() as client:
+        parameters = await a_set()
+        for number in range(1100):
+            await replica.fleet.end(parameters.slot.key, f"token {number}".encode())
+        await replica.fleet.end(parameters.slot.key, parameters.import_token)
+        (name,) = await client.keys("*:ended")
+        marks = await client.zcard(name)
+        kept = await client.zscore(name, set_id(parameters.import_token))
+
+    assert marks == 1000
+    assert kept is not None
+
+
+async def test_the_expected_wait_is_that_of_the_throttled_rate() -> None:
+    """KMS has throttled some replica: all others know that turns come half as often."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        quotas = [replica.quota(rate=10.0) for replica in (first, second)]
+        await first.store.slow_down(ACCOUNT, REGION, interval=0.1, seconds=60)
+        places = [quotas[1].join("caller", second.clock.monotonic() + 60) for _ in range(5)]
+        await places[0].turn()
+        await places[1].lined_up()
+
+        assert quotas[1].interval() == pytest.approx(0.2)
+
+
+async def test_once_the_store_is_back_nobody_waits_for_the_own_share() -> None:
+    """Of which a fleet of 10,000 has a token in a quarter of an hour; the fleet's next one is due at once."""
+    async with redis_server() as redis, replicas(redis.url, 1) as (replica,):
+        await redis.kill()
+        quota = replica.quota(rate=10.0, fleet_size=10_000)
+        quota._bucket._share.pause(900.0)  # type: ignore[attr-defined]  # its phase is a matter of chance
+        place = quota.join("caller", replica.clock.monotonic() + 3600)
+        await place.lined_up()
+        alone = place.expected_wait()
+        await redis.start()
+        await place.turn()
+
+    assert alone > 800
+
+
+async def test_a_lease_that_promises_a_day_keeps_nobody_waiting() -> None:
+    """Somebody writes it again and again: a caller who would be refused for it is served out of his replica's turn."""
+    async with redis_server() as redis, replicas(redis.url) as (replica, _), redis.client() as client:
+        slot = (await a_set()).slot
+        await replica.store.take_lease(slot.key)
+        (lease,) = await client.keys("*:lease")
+        await client.set(lease, "mallory 86000", px=2900)
+        parameters, source = await cache_of(replica, replica.fleet).shared(slot, an_ask(replica))
+
+    assert (slot, Source.KMS) == (parameters.slot, source)
 
 
 async def test_tokens_too_late_for_anyone_are_left_to_others() -> None:
@@ -263,10 +479,11 @@ async def test_tokens_too_late_for_anyone_are_left_to_others() -> None:
                     pass
 
         await asyncio.gather(*(caller(quota) for quota in quotas))
+        elapsed = clock.monotonic() - end + seconds
 
     alone = sum(replica.metrics.registry.get_sample_value("keybroker_store_failures_total") or 0 for replica in made)
     print(f"{alone:.0f} exchanges failed; {spent} of {rate * seconds:.0f} tokens were spent by 40 replicas")
-    assert rate * seconds * 0.7 <= spent <= rate * (seconds + 0.5) + 2 + alone
+    assert rate * seconds * 0.5 <= spent <= rate * elapsed + 2 + alone
 
 
 async def test_a_moment_in_which_all_exchanges_fail_is_one_failure() -> None:
@@ -277,7 +494,7 @@ async def test_a_moment_in_which_all_exchanges_fail_is_one_failure() -> None:
         replicas(way.url, 1) as (replica,),
     ):
         parameters = await a_set()
-        await replica.store.keep(parameters, supersede=True)
+        await replica.store.keep(parameters)
         way.freeze()
         asking = (replica.store.find(parameters.slot) for _ in range(20))
         outcomes = await asyncio.gather(*asking, return_exceptions=True)
@@ -307,7 +524,7 @@ async def test_who_joins_a_fetch_after_another_replica_ended_its_set_gets_anothe
     """The fetch has looked before that; who asked before it, too, may have what it found."""
     async with redis_server() as redis, replicas(redis.url) as (other, own):
         found = await a_set()
-        await other.store.keep(found, supersede=True)
+        await other.store.keep(found)
         slow = LateFleet(store=own.store, clock=own.clock, tasks=own.tasks)
         parameters = cache_of(own, slow)
         before = asyncio.ensure_future(parameters.shared(found.slot, an_ask(own)))
@@ -407,7 +624,7 @@ async def test_nonsense_on_the_channel_deafens_nobody(said: bytes) -> None:
             await asyncio.sleep(0.01)  # until both listen
         parameters = await a_set()
         news = other.store.news(parameters.slot.key)
-        await first.store.keep(parameters, supersede=True)
+        await first.store.keep(parameters)
         async with asyncio.timeout(30):
             await news.wait()
 
@@ -418,7 +635,7 @@ async def test_a_store_that_goes_is_left_alone_and_found_again(caplog: pytest.Lo
     """Failures are quick, told once, counted; and its return is noticed without a restart."""
     async with redis_server() as redis, replicas(redis.url, 1) as (replica,):
         parameters = await a_set()
-        await replica.store.keep(parameters, supersede=True)
+        await replica.store.keep(parameters)
         await redis.kill()
         for _ in range(20):
             with pytest.raises(StoreAway):
