@@ -26,6 +26,10 @@ class Stalls:
             await asyncio.sleep(_TICK)
             self._noted.append((began, time.monotonic() - began - _TICK))
 
+    def total(self, since: float = 0.0) -> float:
+        """Seconds, of all of them from a moment of the monotonic clock on."""
+        return sum(seconds for began, seconds in self._noted if began >= since)
+
     def longest(self, since: float = 0.0) -> float:
         """Seconds, of those from a moment of the monotonic clock on."""
         return max((seconds for began, seconds in self._noted if began >= since), default=0.0)

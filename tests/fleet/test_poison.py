@@ -192,11 +192,13 @@ async def test_an_attacker_at_work_under_load(tmp_path: Path) -> None:
                     await client.publish(channel, dice.randbytes(40))
                     await client.publish(channel, b"[" * 5000)
                 await asyncio.sleep(0.2)
+        listening = (await client.pubsub_numsub("keybroker:events"))[0][1]
 
     print(f"{seconds} s under attack, {len(heard)} messages overheard: {callers.summary()}")
     assert callers.failed == []
     assert brokers.ledger.wrong == []
     assert callers.unready == []
+    assert listening == REPLICAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
