@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 _HEAD_START = 4
-"""Turns by which another replica may come later than this one, and twice the wait, before this one asks for itself."""
+_HEAD_START_AT_LEAST = 2.0
+"""Turns, and seconds, by which another replica may come later than twice this one's wait, before this one asks too."""
 
 
 class Issuing:
@@ -108,7 +109,8 @@ class Issuing:
 
         def sooner(wait: float) -> bool:
             own, patience = self._quota.expected_wait(fetch.caller), fetch.patience - self._clock.monotonic()
-            return own <= patience < wait or wait > 2 * own + _HEAD_START * self._quota.interval()
+            head_start = max(_HEAD_START * self._quota.interval(), _HEAD_START_AT_LEAST)
+            return own <= patience < wait or wait > 2 * own + head_start
 
         found = await self._fleet.look(
             fetch.slot,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis.exceptions import MaxConnectionsError
 
 from keybroker.bucket import LocalBucket
 from keybroker.clock import SystemClock
@@ -119,6 +120,9 @@ async def exchange(first: Replica, second: Replica, token: bytes = b"token") -> 
     await second.fleet.end(parameters.slot.key, parameters.import_token)
     assert await first.store.ended(parameters)
     assert await first.store.find(parameters.slot) is None
+
+    crowd = await asyncio.gather(*(first.store.find(parameters.slot) for _ in range(200)), return_exceptions=True)
+    assert [each for each in crowd if isinstance(getattr(each, "__cause__", None), MaxConnectionsError)] == []
 
     assert await first.store.take_lease(parameters.slot.key) is None
     assert await second.store.take_lease(parameters.slot.key) is not None
