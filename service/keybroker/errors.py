@@ -46,6 +46,11 @@ class BrokerError(Exception):
         self.detail = detail
         self.metadata = metadata
 
+    @property
+    def origin(self) -> BrokerError:
+        """What was raised first: this, or what made the broker say this instead."""
+        return self.__cause__.origin if isinstance(self.__cause__, BrokerError) else self
+
 
 class InvalidRequest(BrokerError):
     """One field of the request is at fault.
@@ -219,12 +224,21 @@ class KmsThrottled(TryAgain):
 
 
 class KmsUnavailable(TryAgain):
+    """KMS is down, or seems so.
+
+    Attributes:
+        answered: whether an error of its own was KMS's answer; it may have trouble with this one key.
+    """
+
     reason = "KMS_UNAVAILABLE"
     sentence = "KMS cannot be reached, or has an internal error. Try again."
 
-    def __init__(self, detail: str = "", *, retry_after: float, unanswered: bool = False) -> None:
+    def __init__(
+        self, detail: str = "", *, retry_after: float, unanswered: bool = False, answered: bool = False
+    ) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.unanswered = unanswered
+        self.answered = answered
 
 
 class BrokerCredentials(TryAgain):

@@ -1,7 +1,12 @@
-"""KMS counted and timed, and left alone while it is down: then callers are told at once instead of waiting for it."""
+"""KMS counted and timed, and left alone while it is down: then callers are told at once instead of waiting for it.
+
+Each operation by itself, and a key that KMS answers with its own errors counts once: no caller can make KMS seem down
+for the others with a key that it has trouble with.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,11 +25,12 @@ _T = TypeVar("_T")
 
 FAILURES = 3
 AWAY = 3.0
-"""After so many failures in a row KMS is left alone for so many seconds; then one request at a time tries it."""
+"""After so many failures in a row an operation is left alone for so many seconds; then one request at a time tries it.
+"""
 
 
 class GuardedKms:
-    """One Region's KMS; raises errors.KmsUnavailable without asking while KMS is taken to be down."""
+    """One Region's KMS; raises errors.KmsUnavailable without asking while an operation is taken to be down."""
 
     def __init__(self, kms: Kms, *, region: str, clock: Clock, metrics: Metrics, tracer: Tracer) -> None:
         self._kms = kms
@@ -32,50 +38,63 @@ class GuardedKms:
         self._metrics = metrics
         self._tracer = tracer
         self._away_gauge = metrics.kms_away.labels(region)
-        self._failures = 0
-        self._open_until = 0.0
-        self._trying = False
+        self._breakers: defaultdict[str, _Breaker] = defaultdict(partial(_Breaker, clock))
 
     async def describe_key(self, key: KeyArn) -> KeyDescription:
-        return await self._ask("DescribeKey", partial(self._kms.describe_key, key))
+        return await self._ask("DescribeKey", key, partial(self._kms.describe_key, key))
 
     async def get_parameters_for_import(self, slot: Slot) -> ParameterSet:
-        return await self._ask("GetParametersForImport", partial(self._kms.get_parameters_for_import, slot))
+        get = partial(self._kms.get_parameters_for_import, slot)
+        return await self._ask("GetParametersForImport", slot.key, get)
 
     async def import_key_material(self, key: KeyArn, request: ImportRequest) -> MaterialChange:
-        return await self._ask("ImportKeyMaterial", partial(self._kms.import_key_material, key, request))
+        return await self._ask("ImportKeyMaterial", key, partial(self._kms.import_key_material, key, request))
 
     async def delete_imported_key_material(self, key: KeyArn, key_material_id: str | None) -> MaterialChange:
         delete = partial(self._kms.delete_imported_key_material, key, key_material_id)
-        return await self._ask("DeleteImportedKeyMaterial", delete)
+        return await self._ask("DeleteImportedKeyMaterial", key, delete)
 
-    async def _ask(self, operation: str, call: Callable[[], Awaitable[_T]]) -> _T:
-        trying = self._require_let_through()
+    async def _ask(self, operation: str, key: KeyArn, call: Callable[[], Awaitable[_T]]) -> _T:
+        breaker = self._breakers[operation]
+        trying = breaker.require_let_through()
         started, outcome = self._clock.monotonic(), "cancelled"
         with self._tracer.kms(operation) as span:
             try:
                 answer = await call()
             except errors.BrokerError as error:
                 outcome = error.reason
-                # An import that KMS did not answer is OutcomeUnknown, because of KmsUnavailable.
-                self._note(
-                    down=isinstance(error, errors.KmsUnavailable) or isinstance(error.__cause__, errors.KmsUnavailable)
-                )
+                breaker.note(error, key, trying=trying)
                 span.note(reason=outcome)
                 raise
             else:
                 outcome = "ok"
-                self._note(down=False)
+                breaker.note(None, key, trying=trying)
                 span.note(aws_request_id=getattr(answer, "aws_request_id", None))
                 return answer
             finally:
-                self._trying = self._trying and not trying
+                breaker.end(trying=trying)
+                self._away_gauge.set(any(each.open for each in self._breakers.values()))
                 self._metrics.kms_requests.labels(operation, outcome).inc()
                 self._metrics.kms_request_seconds.labels(operation).observe(self._clock.monotonic() - started)
 
-    def _require_let_through(self) -> bool:
+
+class _Breaker:
+    """Whether one operation is left alone: one that fails says nothing of the others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures: set[object] = set()
+        self._open_until = 0.0
+        self._trying = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the operation is left alone, but for one request that tries it."""
+        return len(self._failures) >= FAILURES
+
+    def require_let_through(self) -> bool:
         """Whether this request is the one that tries whether KMS is back."""
-        if self._failures < FAILURES:
+        if not self.open:
             return False
         wait = self._open_until - self._clock.monotonic()
         if wait > 0 or self._trying:
@@ -83,8 +102,18 @@ class GuardedKms:
         self._trying = True
         return True
 
-    def _note(self, *, down: bool) -> None:
-        self._failures = self._failures + 1 if down else 0
-        if self._failures >= FAILURES:
+    def note(self, error: errors.BrokerError | None, key: KeyArn, *, trying: bool) -> None:
+        """How a request ended. Of those begun before it opened only an answer is news."""
+        down = error and error.origin  # of an import that KMS did not answer, what is behind OutcomeUnknown
+        if not isinstance(down, errors.KmsUnavailable):
+            self._failures.clear()
+        elif trying:
             self._open_until = self._clock.monotonic() + AWAY
-        self._away_gauge.set(self._failures >= FAILURES)
+        elif not self.open:
+            # KMS that answers may have trouble with this one key; whoever repeats it must not have it counted again.
+            self._failures.add(key if down.answered else object())
+            self._open_until = self._clock.monotonic() + AWAY
+
+    def end(self, *, trying: bool) -> None:
+        """The request has ended, be it that its caller left; another may try."""
+        self._trying = self._trying and not trying

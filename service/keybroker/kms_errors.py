@@ -42,7 +42,7 @@ _BY_CODE: Mapping[str, Callable[[], errors.BrokerError]] = {
     ),
     **dict.fromkeys(
         ("DependencyTimeoutException", "KMSInternalException", "InternalFailure", "ServiceUnavailable"),
-        lambda: errors.KmsUnavailable(retry_after=1.0),
+        lambda: errors.KmsUnavailable(retry_after=1.0, answered=True),
     ),
     **dict.fromkeys(
         (
@@ -124,6 +124,6 @@ def _map_answer(error: Any) -> errors.BrokerError:
         return errors.KmsThrottled(retry_after=1.0)
     if status >= _SERVER_ERRORS:
         # With no code but the status itself, it was not KMS that answered, and KMS may have been reached behind it.
-        return errors.KmsUnavailable(retry_after=1.0, unanswered=code.isdecimal())
+        return errors.KmsUnavailable(retry_after=1.0, unanswered=code.isdecimal(), answered=True)
     shaped = bool(code) and not code.isdecimal()
     return errors.KmsBadResponse(f"an error of code {code[:64]!r} and status {status}", unanswered=not shaped)

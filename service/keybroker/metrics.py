@@ -59,7 +59,9 @@ class Metrics:
         self.kms_request_seconds = self._histogram(
             "keybroker_kms_request_seconds", "How long KMS took to answer.", _SHORT, ["operation"]
         )
-        self.kms_away = self._gauge("keybroker_kms_away", "1 while KMS is left alone because it failed.", ["region"])
+        self.kms_away = self._gauge(
+            "keybroker_kms_away", "1 while an operation of KMS is left alone because it failed.", ["region"]
+        )
         self.quota_tokens = self._gauge(
             "keybroker_quota_tokens", "Tokens of KMS's quota to be had at once, 0 to 1.", ["region"]
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from keybroker.metrics import Metrics
 from keybroker.tracing import Untraced
 from tests.clock import FakeClock, settle
 from tests.fake_kms import FakeKms, key_arn
+
+if TYPE_CHECKING:
+    from keybroker.model import KeyArn
 
 KEY = key_arn()
 
@@ -35,11 +39,18 @@ class Bench:
         """The gauge."""
         return self.metrics.registry.get_sample_value("keybroker_kms_away", {"region": "us-east-1"})
 
-    async def fails(self, error: type[errors.BrokerError] = errors.KmsUnavailable) -> errors.BrokerError:
+    async def fails(
+        self, error: type[errors.BrokerError] = errors.KmsUnavailable, key: KeyArn = KEY
+    ) -> errors.BrokerError:
         """A request that ends in an error; the error."""
         with pytest.raises(error) as raised:
-            await self.guarded.describe_key(KEY)
+            await self.guarded.describe_key(key)
         return raised.value
+
+    async def is_answered_with_trouble(self, key: KeyArn) -> None:
+        """A request that KMS answers with an internal error."""
+        self.kms.fail("describe_key", errors.KmsUnavailable(retry_after=1.0, answered=True))
+        await self.fails(key=key)
 
 
 @pytest.fixture
@@ -101,7 +112,7 @@ async def test_others_wait_for_the_one_that_tries(bench: Bench) -> None:
         await answer
         raise errors.KmsUnavailable(retry_after=1.0)
 
-    trying = asyncio.ensure_future(bench.guarded._ask("DescribeKey", lambda: slow(None)))
+    trying = asyncio.ensure_future(bench.guarded._ask("DescribeKey", KEY, lambda: slow(None)))
     await settle()
     beside = await bench.fails()
     answer.set_result(None)
@@ -133,10 +144,55 @@ async def test_one_that_is_cancelled_while_it_tries_lets_another_try(bench: Benc
     """Nobody is kept out by a caller who has left."""
     await _down(bench)
     await bench.clock.advance(AWAY)
-    trying = asyncio.ensure_future(bench.guarded._ask("DescribeKey", asyncio.Event().wait))
+    trying = asyncio.ensure_future(bench.guarded._ask("DescribeKey", KEY, asyncio.Event().wait))
     await settle()
     trying.cancel()
     await asyncio.gather(trying, return_exceptions=True)
 
     assert (await bench.guarded.describe_key(KEY)).key == KEY
     assert bench.count("cancelled") == 1
+
+
+async def test_a_key_that_kms_has_trouble_with_counts_once(bench: Bench) -> None:
+    """However often it is asked for, the others are served; as many keys as make a failure are an outage."""
+    for _ in range(5 * FAILURES):
+        await bench.is_answered_with_trouble(KEY)
+    assert (await bench.guarded.describe_key(key_arn(2))).key == key_arn(2)
+
+    for number in range(FAILURES):
+        await bench.is_answered_with_trouble(key_arn(number))
+
+    assert bench.away() == 1
+    assert isinstance(await bench.fails(), errors.KmsUnavailable)
+
+
+async def test_silence_counts_whatever_the_key(bench: Bench) -> None:
+    """Nobody has seen the key who did not answer; beside one key's trouble it is the rest of what it takes."""
+    await bench.is_answered_with_trouble(KEY)
+    await _down(bench, FAILURES - 1)
+
+    assert bench.away() == 1
+
+
+async def test_an_operation_that_fails_leaves_the_others(bench: Bench) -> None:
+    """The gauge is 1 as long as any is left alone."""
+    await _down(bench)
+
+    change = await bench.guarded.delete_imported_key_material(KEY, None)
+
+    assert (change.key, bench.away()) == (KEY, 1)
+    assert isinstance(await bench.fails(), errors.KmsUnavailable)
+
+
+async def test_a_failure_begun_before_does_not_put_off_the_next_try(bench: Bench) -> None:
+    """What was sent before KMS was left alone says nothing of KMS now; an answer does."""
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    late = [asyncio.ensure_future(bench.guarded._ask("DescribeKey", KEY, lambda: asyncio.shield(answer)))]
+    await settle()
+    await _down(bench)
+    await bench.clock.advance(AWAY - 1)
+    answer.set_exception(errors.KmsUnavailable(retry_after=1.0, unanswered=True))
+    await asyncio.gather(*late, return_exceptions=True)
+    await bench.clock.advance(1)
+
+    assert (await bench.guarded.describe_key(KEY)).key == KEY
