@@ -280,8 +280,8 @@ class App:
         delay = 0.5
         while self._broker is None:
             try:
-                home = await find_home(self._settings.kms)
-                self._broker = await build_broker(self._ground, home, self._store)
+                home, session = await find_home(self._settings.kms)
+                self._broker = await build_broker(self._ground, home, session, self._store)
             except (errors.KmsUnavailable, errors.BrokerCredentials) as error:
                 self._not_ready = error
                 _log.warning("not ready", extra={"reason": error.reason, "cause": error.__cause__})

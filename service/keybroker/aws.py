@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import get_session
-from botocore.exceptions import UnknownRegionError
+from botocore.exceptions import NoCredentialsError, UnknownRegionError
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -74,47 +74,69 @@ def _quiet_sdk_loggers() -> None:
         logger.setLevel(max(logger.level, logging.INFO))
 
 
-def client(
-    service: str, *, region: str, endpoint: str | None, fips: bool = False, dualstack: bool = False
-) -> AbstractAsyncContextManager[Any]:
-    """An aiobotocore client; to be entered once and kept for the life of the process.
+class Session:
+    """Who the broker is at AWS: one lot of credentials, used and renewed by all clients of the process."""
 
-    Args:
-        service: kms or sts.
-        region: an AWS Region.
-        endpoint: a URL, or None for AWS's own.
-        fips: whether AWS's own is to be one with cryptography that is validated by FIPS 140.
-        dualstack: whether AWS's own is to be one with IPv6, too.
-    """
-    _quiet_sdk_loggers()
-    config = AioConfig(
-        http_session_cls=_StrictSession,
-        retries={"mode": "standard", "total_max_attempts": 1},  # one request for each token of the quota
-        connect_timeout=CONNECT_LIMIT,
-        read_timeout=READ_LIMIT,
-        max_pool_connections=32,
-        proxies={},  # None would read HTTPS_PROXY from the environment
-        ignore_configured_endpoint_urls=True,  # as AWS_ENDPOINT_URL_KMS
-        use_fips_endpoint=fips and not endpoint,  # None would read AWS_USE_FIPS_ENDPOINT
-        use_dualstack_endpoint=dualstack and not endpoint,  # as above
-        parameter_validation=True,
-    )
-    manager: AbstractAsyncContextManager[Any] = get_session().create_client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint,
-        config=config,
-        verify=True,  # None would read AWS_CA_BUNDLE
-    )
-    return manager
+    def __init__(self, region: str) -> None:
+        """Nothing is looked for yet.
 
+        Args:
+            region: where the SDK asks for credentials, if it has to ask AWS.
+        """
+        _quiet_sdk_loggers()
+        self._session = get_session()
+        self._session.set_config_variable("region", region)
+        self._credentials: Any = None
 
-def credentials_expiry(made: Any) -> float:
-    """When a client's credentials expire, in seconds since 1970; 0 if they do not, or none have been found yet."""
-    # The SDK tells nobody; without this an operator learns of credentials that are not renewed by their end.
-    expires = getattr(getattr(made, "_request_signer", None), "_credentials", None)
-    expires = getattr(expires, "_expiry_time", None)
-    return expires.timestamp() if isinstance(expires, datetime) else 0.0
+    async def require_credentials(self) -> None:
+        """Finds credentials, and renews them where that is due.
+
+        Raises:
+            Exception: none are to be had; the SDK's providers raise what they like.
+        """
+        self._credentials = await self._session.get_credentials()
+        if self._credentials is None:
+            raise NoCredentialsError
+        await self._credentials.get_frozen_credentials()
+
+    def credentials_expiry(self) -> float:
+        """When the credentials expire, in seconds since 1970; 0 if they do not, or none have been found yet."""
+        # The SDK tells nobody; without this an operator learns of credentials that are not renewed by their end.
+        expires = getattr(self._credentials, "_expiry_time", None)
+        return expires.timestamp() if isinstance(expires, datetime) else 0.0
+
+    def client(
+        self, service: str, *, region: str, endpoint: str | None, fips: bool = False, dualstack: bool = False
+    ) -> AbstractAsyncContextManager[Any]:
+        """An aiobotocore client; to be entered once and kept for the life of the process.
+
+        Args:
+            service: kms or sts.
+            region: an AWS Region.
+            endpoint: a URL, or None for AWS's own.
+            fips: whether AWS's own is to be one with cryptography that is validated by FIPS 140.
+            dualstack: whether AWS's own is to be one with IPv6, too.
+        """
+        config = AioConfig(
+            http_session_cls=_StrictSession,
+            retries={"mode": "standard", "total_max_attempts": 1},  # one request for each token of the quota
+            connect_timeout=CONNECT_LIMIT,
+            read_timeout=READ_LIMIT,
+            max_pool_connections=32,
+            proxies={},  # None would read HTTPS_PROXY from the environment
+            ignore_configured_endpoint_urls=True,  # as AWS_ENDPOINT_URL_KMS
+            use_fips_endpoint=fips and not endpoint,  # None would read AWS_USE_FIPS_ENDPOINT
+            use_dualstack_endpoint=dualstack and not endpoint,  # as above
+            parameter_validation=True,
+        )
+        manager: AbstractAsyncContextManager[Any] = self._session.create_client(
+            service,
+            region_name=region,
+            endpoint_url=endpoint,
+            config=config,
+            verify=True,  # None would read AWS_CA_BUNDLE
+        )
+        return manager
 
 
 def partition_of(region: str) -> str:

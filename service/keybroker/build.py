@@ -5,11 +5,9 @@ from __future__ import annotations
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keybroker import aws
 from keybroker.broker import Broker, Region
 from keybroker.bucket import LocalBucket
 from keybroker.errors import BrokerError, StartError
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AsyncExitStack
 
+    from keybroker import aws
     from keybroker.bucket import Bucket
     from keybroker.clock import Clock
     from keybroker.fleet import Fleet
@@ -152,15 +151,18 @@ def _refusing(section: str) -> Iterator[None]:
         raise StartError(f"{section}: {error.reason}") from error
 
 
-async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broker:
+async def build_broker(ground: Ground, home: Home, session: aws.Session, store: Store | None) -> Broker:
     """A broker at home, with a KMS client for each Region."""
     settings = ground.settings
     rate = settings.limits.lookups_per_second
     lookups = RateLimit(rate=rate, burst=_LOOKUPS_AT_ONCE * rate, clock=ground.clock)
+    ground.metrics.credentials_expiry_seconds.set_function(session.credentials_expiry)
     return Broker(
         home=home,
         policy=policy_of(settings),
-        regions={name: await _region(ground, name, home, store, lookups) for name in home.regions},
+        regions={
+            name: await _region(ground, name, home, store, session=session, lookups=lookups) for name in home.regions
+        },
         clock=ground.clock,
         tasks=ground.changes,
         metrics=ground.metrics,
@@ -169,10 +171,12 @@ async def build_broker(ground: Ground, home: Home, store: Store | None) -> Broke
     )
 
 
-async def _region(ground: Ground, name: str, home: Home, store: Store | None, lookups: RateLimit) -> Region:
+async def _region(
+    ground: Ground, name: str, home: Home, store: Store | None, *, session: aws.Session, lookups: RateLimit
+) -> Region:
     settings, clock, tasks, metrics = ground.settings, ground.clock, ground.tasks, ground.metrics
     client = await ground.clients.enter_async_context(
-        aws.client(
+        session.client(
             "kms",
             region=name,
             endpoint=settings.kms.endpoint,
@@ -181,8 +185,9 @@ async def _region(ground: Ground, name: str, home: Home, store: Store | None, lo
         )
     )
     max_entries = settings.parameters.max_entries
-    metrics.credentials_expiry_seconds.set_function(partial(aws.credentials_expiry, client))
-    aws_kms = AwsKms(client=client, clock=clock, call_limit=ground.call_limit)
+    aws_kms = AwsKms(
+        client=client, require_credentials=session.require_credentials, clock=clock, call_limit=ground.call_limit
+    )
     kms = GuardedKms(aws_kms, region=name, clock=clock, metrics=metrics, tracer=ground.tracer)
     keys = Keys(kms=kms, clock=clock, tasks=tasks, lookups=lookups, max_entries=max_entries)
     bucket, fleet = _shared_or_own(ground, name, home, store)

@@ -23,8 +23,8 @@ class NoFipsEndpoint(errors.StartError):
     """What the settings ask for is not there; without this the broker would look for it for ever."""
 
 
-async def find_home(settings: KmsSettings) -> Home:
-    """Asks STS.
+async def find_home(settings: KmsSettings) -> tuple[Home, aws.Session]:
+    """Asks STS. The session is for all that follows: its credentials are those that STS has been asked about.
 
     Raises:
         KmsUnavailable, BrokerCredentials: worth trying again.
@@ -33,12 +33,17 @@ async def find_home(settings: KmsSettings) -> Home:
     if settings.use_fips:
         _require_fips(settings)
     region, fips, dualstack = settings.regions[0], settings.use_fips, settings.use_dualstack
+    session, ours = aws.Session(region), True
     try:
-        async with aws.client("sts", region=region, endpoint=settings.sts, fips=fips, dualstack=dualstack) as sts:
-            async with asyncio.timeout(_CALL_LIMIT):
+        async with asyncio.timeout(_CALL_LIMIT):
+            await session.require_credentials()
+            ours = False
+            async with session.client(
+                "sts", region=region, endpoint=settings.sts, fips=fips, dualstack=dualstack
+            ) as sts:
                 partition, account = aws.parse_identity(await sts.get_caller_identity())
     except Exception as error:
-        mapped = map_error(error)
+        mapped = errors.BrokerCredentials(retry_after=5.0) if ours else map_error(error)
         if not isinstance(mapped, errors.KmsUnavailable | errors.BrokerCredentials):
             mapped = errors.KmsUnavailable("GetCallerIdentity failed", retry_after=5.0)
         raise mapped from error
@@ -46,7 +51,7 @@ async def find_home(settings: KmsSettings) -> Home:
         raise WrongAccount(f"kms.account: is {settings.account}, but the credentials belong to {account}")
     if foreign := [region for region in settings.regions if aws.partition_of(region) != partition]:
         raise WrongAccount(f"kms.regions: {foreign[0]} is not in {partition}, where the credentials belong")
-    return Home(partition=partition, account=account, regions=settings.regions)
+    return Home(partition=partition, account=account, regions=settings.regions), session
 
 
 def _require_fips(settings: KmsSettings) -> None:

@@ -15,7 +15,7 @@ from keybroker.model import BLOB_LIMIT, KeyDescription, KeyFacts, MaterialChange
 from keybroker.wrapping_key import require_wrapping_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from keybroker.clock import Clock
     from keybroker.model import ImportRequest, KeyArn, Slot
@@ -49,8 +49,19 @@ class Kms(Protocol):
 class AwsKms:
     """KMS behind an aiobotocore client made by keybroker.aws."""
 
-    def __init__(self, *, client: Any, clock: Clock, call_limit: float) -> None:
+    def __init__(
+        self, *, client: Any, require_credentials: Callable[[], Awaitable[None]], clock: Clock, call_limit: float
+    ) -> None:
+        """KMS of the client's Region.
+
+        Args:
+            client: sends the requests.
+            require_credentials: has what the client signs with ready; may raise anything.
+            clock: judges how long a set is valid.
+            call_limit: seconds for one whole call.
+        """
         self._client = client
+        self._require_credentials = require_credentials
         self._clock = clock
         self._call_limit = call_limit
 
@@ -119,11 +130,15 @@ class AwsKms:
         )
 
     async def _call(self, method: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+        # The SDK looks for credentials within the call, and what its providers raise cannot be told from what KMS did.
+        ours = True
         try:
             async with asyncio.timeout(self._call_limit):
+                await self._require_credentials()
+                ours = False
                 answer = await method(**parameters)
         except Exception as error:
-            mapped = map_error(error)
+            mapped = errors.BrokerCredentials(retry_after=5.0) if ours else map_error(error)
             _log.log(
                 logging.ERROR if isinstance(mapped, errors.Failure) else logging.WARNING,
                 "KMS call failed",

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("aws_credentials")
 
 async def _asks(service: str, method: str, **how: Any) -> str:
     """The origin that a client made so sends its requests to."""
-    async with aws.client(service, **how) as client:
+    async with aws.Session(how["region"]).client(service, **how) as client:
         parameters = {"KeyId": "a key"} if service == "kms" else {}
         url: str = await client.generate_presigned_url(method, Params=parameters)
     return url.partition("?")[0].rstrip("/")
@@ -77,7 +77,8 @@ async def test_the_broker_asks_what_its_settings_say() -> None:
     settings = parse({"listeners": listeners, "kms": {"regions": regions, "use_fips": True, "use_dualstack": True}})
     ground = App(settings, SystemClock())._ground
     async with ground.clients:
-        broker = await build_broker(ground, Home(partition="aws", account="111122223333", regions=regions), None)
+        home = Home(partition="aws", account="111122223333", regions=regions)
+        broker = await build_broker(ground, home, aws.Session(regions[0]), None)
         clients: list[Any] = [broker.regions[name].kms for name in regions]
         urls = [await each._kms._client.generate_presigned_url("describe_key", {"KeyId": "a key"}) for each in clients]
 
