@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from keybroker import audit, errors
 from keybroker.status import CODES, to_metadata, to_status
@@ -38,6 +39,9 @@ LONGEST_DEADLINE = 900.0
 
 RETURN_OVERHEAD = 0.02
 """Seconds kept back, so that our own answer reaches the caller before its deadline's blunt one does."""
+
+UNREADABLE = object()
+"""Stands for a request whose bytes are none of its message; refused like any other, once it is known who sent it."""
 
 _OURS = "/keyimport.v1."
 _WATCH = "/grpc.health.v1.Health/Watch"
@@ -111,7 +115,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         )
         return wrap(
             partial(self._counted, handler, method, partial(self._recorded, method.rpartition("/")[2], inner)),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=partial(_deserialized, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -222,6 +226,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _note_audit_failure(self, error: OSError) -> None:
         self._metrics.audit_failures.inc()
         _log.critical("the audit cannot be written, requests are refused", extra={"cause": error})
+
+
+def _deserialized(deserialize: Callable[[bytes], Any], body: bytes) -> Any:
+    """What gRPC would answer by itself, with the exception's text, and before anything here has seen the call."""
+    try:
+        return deserialize(body)
+    except DecodeError:
+        return UNREADABLE
 
 
 async def _streamed(stream: Callable[..., AsyncGenerator[Message, None]], request: Any, context: Context) -> None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from keybroker import audit, batch, errors, wire
-from keybroker.interceptors import log_refusal, time_left
+from keybroker.interceptors import UNREADABLE, log_refusal, time_left
 from keybroker.status import CODES, to_status
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc as pb_grpc
@@ -56,7 +56,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def GetParametersForImport(  # noqa: N802 -- the RPC's name
         self, request: pb.GetParametersForImportRequest, context: Context
     ) -> pb.GetParametersForImportResponse:
-        caller = self._admit(context)
+        caller = self._admit(request, context)
         wanted = wire.parameters_request(request)
         parameters, source = await self._broker().parameters(caller, wanted, self._deadline(context))
         return wire.parameters_response(parameters, source)
@@ -64,7 +64,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def ImportKeyMaterial(  # noqa: N802 -- the RPC's name
         self, request: pb.ImportKeyMaterialRequest, context: Context
     ) -> pb.ImportKeyMaterialResponse:
-        caller = self._admit(context)
+        caller = self._admit(request, context)
         wanted = wire.import_request(request, self._clock.now())
         change = await self._broker().import_key_material(caller, wanted, self._deadline(context))
         return pb.ImportKeyMaterialResponse(key_arn=str(change.key), key_material_id=change.key_material_id)
@@ -72,7 +72,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def DeleteImportedKeyMaterial(  # noqa: N802 -- the RPC's name
         self, request: pb.DeleteImportedKeyMaterialRequest, context: Context
     ) -> pb.DeleteImportedKeyMaterialResponse:
-        caller = self._admit(context)
+        caller = self._admit(request, context)
         material_id = wire.key_material_id(request.key_material_id)
         change = await self._broker().delete_imported_key_material(
             caller, request.key_id, material_id, self._deadline(context)
@@ -82,14 +82,14 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def DiscardParameters(  # noqa: N802 -- the RPC's name
         self, request: pb.DiscardParametersRequest, context: Context
     ) -> pb.DiscardParametersResponse:
-        caller = self._admit(context)
+        caller = self._admit(request, context)
         await self._broker().discard(caller, request.key_id, wire.import_token(request.import_token))
         return pb.DiscardParametersResponse()
 
     async def BatchGetParametersForImport(  # noqa: N802 -- the RPC's name
         self, request: pb.BatchGetParametersForImportRequest, context: Context
     ) -> AsyncGenerator[pb.BatchGetParametersForImportResponse, None]:
-        caller = self._admit(context)
+        caller = self._admit(request, context)
         wanted = wire.batch_request(request)
         broker, deadline = self._broker(), self._deadline(context)
 
@@ -104,7 +104,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
     async def GetKeyImportStatus(  # noqa: N802 -- the RPC's name
         self, request: pb.GetKeyImportStatusRequest, context: Context
     ) -> pb.GetKeyImportStatusResponse:
-        caller = self._admit(context)
+        caller = self._admit(request, context)
         return wire.status_response(await self._broker().status(caller, request.key_id))
 
     def _told(self, told: batch.Answer | batch.Progress) -> pb.BatchGetParametersForImportResponse:
@@ -122,10 +122,12 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
             message.parameters.CopyFrom(wire.parameters_response(*told.outcome))
         return message
 
-    def _admit(self, context: Context) -> Caller:
+    def _admit(self, request: object, context: Context) -> Caller:
         caller = self._identify(context)
         audit.current().note_caller(caller)
         self._requests.spend(caller.name)
+        if request is UNREADABLE:
+            raise errors.RequestMalformed("The request's bytes are no message of this RPC.")
         return caller
 
     def _deadline(self, context: Context) -> float:
