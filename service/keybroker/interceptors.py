@@ -190,7 +190,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             await _abort(context, errors.OutcomeUnknown() if record.change else errors.Internal(), record)
             raise
         except errors.BrokerError as refusal:
-            record.code, record.reason = CODES[refusal.reason].name, refusal.reason
+            _note(refusal, record)
             written = self._write_or_log(record)
             await _abort(context, refusal if written else errors.Internal(), record)
             raise
@@ -200,7 +200,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """The broker does not wait for it any longer; gRPC by itself would say CANCELLED, as if the caller had left."""
         if record.change:
             unknown = errors.OutcomeUnknown()
-            record.code, record.reason = CODES[unknown.reason].name, unknown.reason
+            _note(unknown, record)
             self._write_or_log(record)
             await _abort(context, unknown, record)
         record.code = grpc.StatusCode.UNAVAILABLE.name
@@ -276,6 +276,11 @@ def log_refusal(error: errors.BrokerError) -> None:
     _log.log(level, "request refused", extra=extra)
 
 
+def _note(refusal: errors.BrokerError, record: Record) -> None:
+    record.code, record.reason = CODES[refusal.reason].name, refusal.reason
+
+
 async def _abort(context: Context, refusal: errors.BrokerError, record: Record) -> None:
+    _note(refusal, record)  # metrics and traces tell what is sent, be the record written or not
     status = to_status(refusal, record.correlation_id or "")
     await context.abort(CODES[refusal.reason], status.message, to_metadata(refusal, status))

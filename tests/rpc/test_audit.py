@@ -135,11 +135,20 @@ async def test_what_cannot_be_recorded_is_refused(run_broker: RunBroker, double:
         parameters = pb.GetParametersForImportResponse(key_arn=arn, import_token=b"token")
         parameters.public_key = _any_public_key()
         refused_import = await refusal_of(broker.stub.ImportKeyMaterial(_import(parameters)))
+        malformed = await refusal_of(broker.stub.GetParametersForImport(pb.GetParametersForImportRequest()))
+        told = broker.app._ground.metrics
         broker.app._audit._file = str(tmp_path / "good.log")
         broker.app.reload()
+        handled = {
+            sample.labels["grpc_code"]: sample.value
+            for metric in told.handled.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total") and sample.labels["grpc_method"] == "GetParametersForImport"
+        }
         served = await broker.stub.GetParametersForImport(request)
 
-    assert (refused.reason, refused_import.reason) == ("INTERNAL", "INTERNAL")
+    assert (refused.reason, refused_import.reason, malformed.reason) == ("INTERNAL", "INTERNAL", "INTERNAL")
+    assert {code: count for code, count in handled.items() if count} == {"Internal": 2}
     assert double.count("ImportKeyMaterial") == 0
     assert served.key_arn == arn
 
