@@ -64,6 +64,7 @@ class GuardedKms:
             except errors.BrokerError as error:
                 outcome = error.reason
                 breaker.note(error, key, trying=trying)
+                span.fail()
                 span.note(reason=outcome)
                 raise
             else:

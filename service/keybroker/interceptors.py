@@ -50,6 +50,17 @@ _CAMEL = {code.name: "".join(map(str.capitalize, code.name.split("_"))) for code
     "OK": "OK",
     "CANCELLED": "Canceled",
 }
+# OpenTelemetry's rule for servers: the other codes tell of the caller's mistakes.
+_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
 _STOPPING = "The broker is stopping."
 _TOO_LATE = "The request's deadline passed before KMS answered."
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
@@ -138,14 +149,17 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 return await behaviour(request, context)
             finally:
                 record = audit.current()
+                code = grpc.StatusCode[record.code or "UNKNOWN"]
+                if code in _FAULTS:
+                    span.fail()
                 span.note(
                     correlation_id=record.correlation_id,
-                    code=record.code,
+                    status_code=code.value[0],
                     reason=record.reason,
                     source=record.source,
                     aws_request_id=record.aws_request_id,
                 )
-                self._metrics.handled.labels(*call, _CAMEL.get(record.code or "", "Unknown")).inc()
+                self._metrics.handled.labels(*call, _CAMEL[code.name]).inc()
                 self._metrics.handling.labels(*call).observe(self._clock.monotonic() - started)
                 self._metrics.note_refusal(record.reason)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from keybroker.lru import Lru
@@ -15,6 +16,7 @@ from keybroker.lru import Lru
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_NAMES = {"aws_request_id": "aws.request_id", "status_code": "rpc.grpc.status_code"}
 _REMEMBERED = 10_000
 _FLUSH = 3.0
 """Seconds that the last spans have to leave when the broker ends."""
@@ -23,8 +25,11 @@ _FLUSH = 3.0
 class Span(Protocol):
     """A span that has begun."""
 
-    def note(self, **attributes: str | None) -> None:
+    def note(self, **attributes: str | int | None) -> None:
         """Adds attributes; what is None is left out. `aws_request_id` links spans to each other."""
+
+    def fail(self) -> None:
+        """The span is of a failure: the broker's in an RPC, and any in a request to KMS."""
 
 
 class Tracer(Protocol):
@@ -43,7 +48,10 @@ class Tracer(Protocol):
 class Untraced:
     """Nowhere."""
 
-    def note(self, **attributes: str | None) -> None:
+    def note(self, **attributes: str | int | None) -> None:
+        pass
+
+    def fail(self) -> None:
         pass
 
     @contextmanager
@@ -78,7 +86,12 @@ class OpenTelemetry:
         self._provider = TracerProvider(resource=Resource.create({"service.name": "keybroker"}))
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("keybroker")
+        # By itself the SDK takes every exception for a failure, gRPC's way to refuse among them, and tells its text.
+        self._begin = partial(
+            self._provider.get_tracer("keybroker").start_as_current_span,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
         self._requests: Lru[str, Any] = Lru(_REMEMBERED)  # spans of requests to KMS, by KMS's id of them
 
     @contextmanager
@@ -86,18 +99,14 @@ class OpenTelemetry:
         parent = self._propagator.extract({name: value for name, value in metadata.items() if isinstance(value, str)})
         service, _, name = method.lstrip("/").partition("/")
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-        with self._tracer.start_as_current_span(
-            method.lstrip("/"), parent, self._trace.SpanKind.SERVER, attributes, record_exception=False
-        ) as span:
-            yield _Recording(span, self._link)
+        with self._begin(method.lstrip("/"), parent, self._trace.SpanKind.SERVER, attributes) as span:
+            yield _Recording(span, self._link, self._trace.StatusCode.ERROR)
 
     @contextmanager
     def kms(self, operation: str) -> Iterator[Span]:
         attributes = {"rpc.system": "aws-api", "rpc.service": "KMS", "rpc.method": operation}
-        with self._tracer.start_as_current_span(
-            f"KMS.{operation}", None, self._trace.SpanKind.CLIENT, attributes, record_exception=False
-        ) as span:
-            yield _Recording(span, self._remember)
+        with self._begin(f"KMS.{operation}", None, self._trace.SpanKind.CLIENT, attributes) as span:
+            yield _Recording(span, self._remember, self._trace.StatusCode.ERROR)
 
     def _remember(self, span: Any, request_id: str) -> None:
         self._requests[request_id] = span.get_span_context()
@@ -114,14 +123,17 @@ class OpenTelemetry:
 
 
 class _Recording:
-    def __init__(self, span: Any, on_request_id: Any) -> None:
+    def __init__(self, span: Any, on_request_id: Any, error: Any) -> None:
         self._span = span
         self._on_request_id = on_request_id
+        self._error = error
 
-    def note(self, **attributes: str | None) -> None:
+    def note(self, **attributes: str | int | None) -> None:
         for name, value in attributes.items():
-            if value:
-                key = "aws.request_id" if name == "aws_request_id" else f"keybroker.{name}"
-                self._span.set_attribute(key, value)
+            if value not in {None, ""}:
+                self._span.set_attribute(_NAMES.get(name, f"keybroker.{name}"), value)
         if request_id := attributes.get("aws_request_id"):
             self._on_request_id(self._span, request_id)
+
+    def fail(self) -> None:
+        self._span.set_status(self._error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     RunBroker = Callable[..., AbstractAsyncContextManager[RunningBroker]]
 
+ERROR = 2  # Status.StatusCode.STATUS_CODE_ERROR
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -30,10 +32,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
+        self.exported: list[bytes] = []
         self.port = 0
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 -- the RPC's name
         _ = context
+        self.exported.append(request.SerializeToString())
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 self.spans += scope.spans
@@ -44,8 +48,21 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return [span for span in self.spans if span.name.rpartition("/")[2] == name]
 
 
-def _attributes(span: Any) -> dict[str, str]:
-    return {each.key: each.value.string_value for each in span.attributes}
+def _attributes(span: Any) -> dict[str, Any]:
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+
+
+def _holds(collector: Collector, secret: bytes) -> bool:
+    """Whether anything that was sent has a piece of it, as it is or in a spelling that bytes take in text."""
+    piece = secret[:48]
+    spelt = (
+        piece,
+        piece.hex().encode(),
+        base64.b64encode(piece),
+        base64.urlsafe_b64encode(piece),
+        repr(piece)[2:-1].encode(),
+    )
+    return any(each in exported for each in spelt for exported in collector.exported)
 
 
 @asynccontextmanager
@@ -92,11 +109,31 @@ async def test_those_who_joined_link_to_the_request_they_waited_for(run_broker: 
     assert len({_attributes(get)["keybroker.correlation_id"] for get in gets}) == 3
     assert _attributes(fetch)["aws.request_id"] == _attributes(gets[0])["aws.request_id"]
     assert _attributes(refused)["keybroker.reason"] == refusal.reason == "ALIAS_NOT_ALLOWED"
-    shown = repr(collector.spans)
-    assert arn not in shown
-    assert "alias/root" not in shown
-    assert "local" not in shown
-    assert repr(answers[0].import_token)[2:20] not in shown
+    # gRPC's way to refuse is an exception, and a caller's mistake is no failure of the broker's.
+    assert (refused.status.code, refused.status.message, list(refused.events)) == (0, "", [])
+    assert _attributes(refused)["rpc.grpc.status_code"] == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert _attributes(gets[0])["rpc.grpc.status_code"] == 0
+    for secret in (answers[0].import_token, arn.encode(), b"alias/root", b"local"):
+        assert not _holds(collector, secret)
+    assert _holds(collector, _attributes(fetch)["aws.request_id"].encode())  # what is there is found
+
+
+async def test_what_kms_does_not_do_is_a_failure(run_broker: RunBroker, double: KmsDouble) -> None:
+    """Of the request to KMS and of the RPC, without the text of any exception; all who joined link to it."""
+    double.lie("DescribeKey", "close_before_answer")
+    arn = double.add_key()
+    request = pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=pb.WRAPPING_KEY_SPEC_RSA_2048)
+    async with (
+        _collector() as collector,
+        run_broker(otel={"endpoint": f"http://127.0.0.1:{collector.port}"}) as broker,
+    ):
+        refusals = await asyncio.gather(*(refusal_of(broker.stub.GetParametersForImport(request)) for _ in range(3)))
+
+    (asked,) = collector.named("KMS.DescribeKey")
+    gets = collector.named("GetParametersForImport")
+    assert {refusal.reason for refusal in refusals} == {"KMS_UNAVAILABLE"}
+    assert {(span.status.code, span.status.message, len(span.events)) for span in (asked, *gets)} == {(ERROR, "", 0)}
+    assert _attributes(asked)["keybroker.reason"] == "KMS_UNAVAILABLE"
 
 
 async def test_a_collector_that_is_away_holds_nobody_up(run_broker: RunBroker, double: KmsDouble) -> None:
