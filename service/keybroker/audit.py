@@ -43,6 +43,7 @@ class Record:
     config_version: str | None = None
     correlation_id: str | None = None
     change: asyncio.Task[MaterialChange] | None = None
+    kms_span: object | None = None
     audit: Audit | None = None
 
     def note_caller(self, caller: Caller) -> None:
@@ -70,13 +71,21 @@ class Record:
         self.wrapping_key_spec = str(parameters.slot.wrapping.key_spec)
         self.public_key_sha256 = parameters.public_key_sha256.hex()
 
-    def end(self, code: str, reason: str | None = None) -> None:
+    def note_refusal(self, refusal: BrokerError) -> None:
+        """Why it is refused, and the request to KMS that was the cause, if one was."""
+        self.reason = refusal.reason
+        self.aws_request_id = refusal.origin.aws_request_id or self.aws_request_id
+        self.kms_span = refusal.origin.kms_span
+
+    def end(self, code: str, refusal: BrokerError | None = None) -> None:
         """Notes how it ended, and writes the line.
 
         Raises:
             OSError: it is not written.
         """
-        self.code, self.reason = code, reason
+        self.code = code
+        if refusal:
+            self.note_refusal(refusal)
         if self.audit:
             self.audit.write(self)
 
@@ -89,12 +98,12 @@ class Record:
         if change.cancelled():
             self.reason = OutcomeUnknown.reason
         elif isinstance(error := change.exception(), BrokerError):
-            self.reason = error.reason
+            self.note_refusal(error)
         elif error is None:
             self.aws_request_id = change.result().aws_request_id
 
 
-_FIELDS = tuple(field.name for field in fields(Record) if field.name not in {"change", "audit"})
+_FIELDS = tuple(field.name for field in fields(Record) if field.name not in {"change", "kms_span", "audit"})
 _current: ContextVar[Record | None] = ContextVar("audit_record", default=None)
 
 

@@ -184,7 +184,7 @@ class Broker:
     ) -> MaterialChange:
         """Runs a change to its end whether or not the caller waits: what KMS did must be noted."""
         record = audit.current()
-        task = self._tasks.start(change)
+        task = self._tasks.start(change, for_request=True)
         record.follow(task)
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
         if not done:

@@ -35,11 +35,15 @@ class BrokerError(Exception):
         detail: what the log reads; empty if the cause says it all.
         metadata: what else the caller may know, as ErrorInfo metadata.
         unanswered: whether KMS may have carried out the request all the same.
+        aws_request_id: of an error that came from KMS, KMS's id of the request; look at the `origin`'s.
+        kms_span: of an error that came of a request to KMS, the request's span; likewise.
     """
 
     reason: ClassVar[str]
     sentence: ClassVar[str]
     unanswered: bool = False
+    aws_request_id: str | None = None
+    kms_span: object | None = None
 
     def __init__(self, detail: str = "", **metadata: str) -> None:
         super().__init__(detail or self.sentence)

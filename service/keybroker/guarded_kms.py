@@ -65,7 +65,8 @@ class GuardedKms:
                 outcome = error.reason
                 breaker.note(error, key, trying=trying)
                 span.fail()
-                span.note(reason=outcome)
+                span.note(reason=outcome, aws_request_id=error.origin.aws_request_id)
+                error.origin.kms_span = span
                 raise
             else:
                 outcome = "ok"

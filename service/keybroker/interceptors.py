@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 from contextlib import aclosing
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from keybroker import audit, errors
 from keybroker.status import CODES, to_metadata, to_status
+from keybroker.tasks import correlation_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -63,7 +63,6 @@ _FAULTS = frozenset(
 )
 _STOPPING = "The broker is stopping."
 _TOO_LATE = "The request's deadline passed before KMS answered."
-correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 
 
 def time_left(context: Context) -> float:
@@ -159,6 +158,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     source=record.source,
                     aws_request_id=record.aws_request_id,
                 )
+                if not record.aws_request_id:  # KMS did not answer, so there is no id to link by
+                    span.link(record.kms_span)
                 self._metrics.handled.labels(*call, _CAMEL[code.name]).inc()
                 self._metrics.handling.labels(*call).observe(self._clock.monotonic() - started)
                 self._metrics.note_refusal(record.reason)
@@ -291,7 +292,8 @@ def log_refusal(error: errors.BrokerError) -> None:
 
 
 def _note(refusal: errors.BrokerError, record: Record) -> None:
-    record.code, record.reason = CODES[refusal.reason].name, refusal.reason
+    record.code = CODES[refusal.reason].name
+    record.note_refusal(refusal)
 
 
 async def _abort(context: Context, refusal: errors.BrokerError, record: Record) -> None:

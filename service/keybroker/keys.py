@@ -121,7 +121,7 @@ class Keys:
         """Concurrent askers share one request."""
         task = self._asking.get(key)
         if task is None:
-            task = self._asking[key] = self._tasks.start(self._ask_kms(key))
+            task = self._asking[key] = self._tasks.start(self._ask_kms(key), for_request=True)
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(task)
 

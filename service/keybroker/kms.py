@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from botocore.exceptions import ClientError
@@ -25,6 +26,9 @@ _T = TypeVar("_T")
 
 CALL_LIMIT = 10.0
 """Seconds for one whole call; the SDK's own limits stop neither a hanging name look-up nor a dripping body."""
+
+_ID_LIMIT = 64
+"""Characters of a request id that are kept: KMS's is a UUID, and whoever answers in its place may send any length."""
 
 LONGEST_VALIDITY = timedelta(hours=25)
 """KMS gives 24 h; one more for clocks that differ."""
@@ -66,30 +70,20 @@ class AwsKms:
         self._call_limit = call_limit
 
     async def describe_key(self, key: KeyArn) -> KeyDescription:
-        answer = await self._call(self._client.describe_key, {"KeyId": str(key)})
-        metadata = _field(answer, "KeyMetadata", dict)
-        _require_echo(metadata, "Arn", key)
-        return KeyDescription(
-            key=key,
-            facts=KeyFacts(
-                external=_field(metadata, "Origin", str) == "EXTERNAL", key_spec=_field(metadata, "KeySpec", str)
-            ),
-            state=_field(metadata, "KeyState", str),
-            multi_region=_field({"MultiRegion": False} | metadata, "MultiRegion", bool),
-            material_valid_to=_material_valid_to(metadata),
-        )
+        read = partial(_description, key=key)
+        return await self._call(self._client.describe_key, {"KeyId": str(key)}, read)
 
     async def get_parameters_for_import(self, slot: Slot) -> ParameterSet:
         wrapping = slot.wrapping
-        answer = await self._call(
+        return await self._call(
             self._client.get_parameters_for_import,
             {
                 "KeyId": str(slot.key),
                 "WrappingAlgorithm": str(wrapping.algorithm),
                 "WrappingKeySpec": str(wrapping.key_spec),
             },
+            lambda answer: check_parameters(answer, slot, self._clock.now()),
         )
-        return check_parameters(answer, slot, self._clock.now())
 
     async def import_key_material(self, key: KeyArn, request: ImportRequest) -> MaterialChange:
         optional = {
@@ -116,20 +110,16 @@ class AwsKms:
     async def _change(self, method: Callable[..., Any], key: KeyArn, parameters: dict[str, Any]) -> MaterialChange:
         """Sends a request that changes the key. An answer that cannot be read leaves open whether KMS acted on it."""
         try:
-            answer = await self._call(method, {"KeyId": str(key), **parameters})
-            _require_echo(answer, "KeyId", key)
+            return await self._call(method, {"KeyId": str(key), **parameters}, partial(_material_change, key=key))
         except errors.BrokerError as error:
             if error.unanswered:
                 raise errors.OutcomeUnknown from error
             raise
-        material_id = answer.get("KeyMaterialId", "")
-        return MaterialChange(
-            key=key,
-            key_material_id=material_id if isinstance(material_id, str) else "",
-            aws_request_id=_request_id(answer),
-        )
 
-    async def _call(self, method: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    async def _call(
+        self, method: Callable[..., Any], parameters: Mapping[str, Any], read: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        """What `read` makes of the answer."""
         # The SDK looks for credentials within the call, and what its providers raise cannot be told from what KMS did.
         ours = True
         try:
@@ -139,15 +129,51 @@ class AwsKms:
                 answer = await method(**parameters)
         except Exception as error:
             mapped = errors.BrokerCredentials(retry_after=5.0) if ours else map_error(error)
-            _log.log(
-                logging.ERROR if isinstance(mapped, errors.Failure) else logging.WARNING,
-                "KMS call failed",
-                extra={"operation": method.__name__, "reason": mapped.reason, "cause": _cause(error)},
-            )
+            _note_failure(method.__name__, mapped, error, getattr(error, "response", None))
             raise mapped from error
-        if not isinstance(answer, dict):
-            raise errors.KmsBadResponse("the answer is no structure")
-        return answer
+        try:
+            return read(_structure(answer))
+        except errors.KmsBadResponse as error:
+            _note_failure(method.__name__, error, error, answer)
+            raise
+
+
+def _note_failure(operation: str, mapped: errors.BrokerError, cause: Exception, answer: object) -> None:
+    mapped.aws_request_id = _request_id(answer) or None
+    _log.log(
+        logging.ERROR if isinstance(mapped, errors.Failure) else logging.WARNING,
+        "KMS call failed",
+        extra={
+            "operation": operation,
+            "reason": mapped.reason,
+            "cause": _cause(cause),
+            "aws_request_id": mapped.aws_request_id,
+        },
+    )
+
+
+def _description(answer: Mapping[str, Any], key: KeyArn) -> KeyDescription:
+    metadata = _field(answer, "KeyMetadata", dict)
+    _require_echo(metadata, "Arn", key)
+    return KeyDescription(
+        key=key,
+        facts=KeyFacts(
+            external=_field(metadata, "Origin", str) == "EXTERNAL", key_spec=_field(metadata, "KeySpec", str)
+        ),
+        state=_field(metadata, "KeyState", str),
+        multi_region=_field({"MultiRegion": False} | metadata, "MultiRegion", bool),
+        material_valid_to=_material_valid_to(metadata),
+    )
+
+
+def _material_change(answer: Mapping[str, Any], key: KeyArn) -> MaterialChange:
+    _require_echo(answer, "KeyId", key)
+    material_id = answer.get("KeyMaterialId", "")
+    return MaterialChange(
+        key=key,
+        key_material_id=material_id if isinstance(material_id, str) else "",
+        aws_request_id=_request_id(answer),
+    )
 
 
 def check_parameters(answer: Mapping[str, Any], slot: Slot, now: datetime) -> ParameterSet:
@@ -183,6 +209,12 @@ def _cause(error: Exception) -> str:
     return f"{type(error).__name__} {str(code)[:64]}".strip()
 
 
+def _structure(answer: object) -> dict[str, Any]:
+    if not isinstance(answer, dict):
+        raise errors.KmsBadResponse("the answer is no structure")
+    return answer
+
+
 def _field(structure: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
     value = structure.get(name)
     if not isinstance(value, kind):
@@ -204,5 +236,7 @@ def _require_echo(structure: Mapping[str, Any], name: str, key: KeyArn) -> None:
         raise errors.KmsBadResponse(f"{name} is not the key that was asked for")
 
 
-def _request_id(answer: Mapping[str, Any]) -> str:
-    return str(answer.get("ResponseMetadata", {}).get("RequestId", ""))
+def _request_id(answer: object) -> str:
+    """KMS's id of the request that was answered, also by an error; empty where there is none."""
+    metadata = answer.get("ResponseMetadata") if isinstance(answer, dict) else None
+    return str(metadata.get("RequestId") or "")[:_ID_LIMIT] if isinstance(metadata, dict) else ""

@@ -176,7 +176,9 @@ class Parameters:
             min_remaining=ask.min_remaining,
             lined_up=lined_up,
         )
-        fetch.task = self._tasks.start(self._fetch_exclusive(fetch) if exclusive else self._fetch(fetch))
+        fetch.task = self._tasks.start(
+            self._fetch_exclusive(fetch) if exclusive else self._fetch(fetch), for_request=True
+        )
         return fetch
 
     def _join(self, fetch: Fetch, caller: str) -> None:

@@ -115,7 +115,7 @@ class KeyImportServicer(pb_grpc.KeyImportServiceServicer):
         elif isinstance(told.outcome, errors.BrokerError):
             log_refusal(told.outcome)
             self._metrics.note_refusal(told.outcome.reason)
-            told.record.end(CODES[told.outcome.reason].name, told.outcome.reason)
+            told.record.end(CODES[told.outcome.reason].name, told.outcome)
             message.error.CopyFrom(to_status(told.outcome, told.record.correlation_id or ""))
         else:
             told.record.end("OK")

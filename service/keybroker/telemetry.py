@@ -9,8 +9,8 @@ import time
 import traceback
 from typing import Any
 
-from keybroker.interceptors import correlation_id
 from keybroker.lines import append
+from keybroker.tasks import correlation_id
 
 _PATIENCE = 0.05
 """Seconds to wait for a reader of the log who is behind."""

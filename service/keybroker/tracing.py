@@ -28,6 +28,9 @@ class Span(Protocol):
     def note(self, **attributes: str | int | None) -> None:
         """Adds attributes; what is None is left out. `aws_request_id` links spans to each other."""
 
+    def link(self, span: object | None) -> None:
+        """Links to another, if there is one."""
+
     def fail(self) -> None:
         """The span is of a failure: the broker's in an RPC, and any in a request to KMS."""
 
@@ -49,6 +52,9 @@ class Untraced:
     """Nowhere."""
 
     def note(self, **attributes: str | int | None) -> None:
+        pass
+
+    def link(self, span: object | None) -> None:
         pass
 
     def fail(self) -> None:
@@ -124,6 +130,7 @@ class OpenTelemetry:
 
 class _Recording:
     def __init__(self, span: Any, on_request_id: Any, error: Any) -> None:
+        self.context = span.get_span_context()
         self._span = span
         self._on_request_id = on_request_id
         self._error = error
@@ -134,6 +141,10 @@ class _Recording:
                 self._span.set_attribute(_NAMES.get(name, f"keybroker.{name}"), value)
         if request_id := attributes.get("aws_request_id"):
             self._on_request_id(self._span, request_id)
+
+    def link(self, span: object | None) -> None:
+        if isinstance(span, _Recording):
+            self._span.add_link(span.context)
 
     def fail(self) -> None:
         self._span.set_status(self._error)

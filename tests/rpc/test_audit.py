@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import stat
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import grpc
 import pytest
 
 from keybroker.errors import StartError
+from keybroker.telemetry import JsonFormatter
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
 from tests.conftest import refusal_of
@@ -87,6 +89,49 @@ async def test_a_refusal_is_on_record(run_broker: RunBroker, tmp_path: Path) -> 
     assert (line["code"], line["reason"]) == ("INVALID_ARGUMENT", refused.reason)
     assert "key_arn" not in line
     assert "secret-project" not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault", "reason"),
+    [
+        ("GetParametersForImport", "empty_token", "KMS_BAD_RESPONSE"),
+        ("GetParametersForImport", "error:AccessDeniedException", "KMS_DENIED_BROKER"),
+        ("DescribeKey", "error:KMSInternalException", "KMS_UNAVAILABLE"),
+        ("ImportKeyMaterial", "error:InvalidCiphertextException", "KEY_MATERIAL_UNREADABLE"),
+        ("ImportKeyMaterial", "wrong_arn", "OUTCOME_UNKNOWN"),
+    ],
+)
+async def test_what_kms_answered_wrongly_can_be_found_in_cloudtrail(  # noqa: PLR0917 -- the cases'
+    run_broker: RunBroker,
+    double: KmsDouble,
+    tmp_path: Path,
+    operation: str,
+    fault: str,
+    reason: str,
+) -> None:
+    """The line has KMS's request id, of a failure too; the log has it beside the request's correlation id."""
+    file = tmp_path / "audit.log"
+    handler = logging.Handler()
+    said: list[dict[str, Any]] = []
+    handler.emit = lambda record: said.append(json.loads(JsonFormatter().format(record)))  # type: ignore[method-assign]
+    logging.getLogger("keybroker.kms").addHandler(handler)
+    try:
+        async with run_broker(audit={"file": str(file)}) as broker:
+            request = pb.GetParametersForImportRequest(key_id=double.add_key(), wrapping_key_spec=SPEC)
+            if operation == "ImportKeyMaterial":
+                wanted = _import(await broker.stub.GetParametersForImport(request))
+                double.lie(operation, fault)
+                await refusal_of(broker.stub.ImportKeyMaterial(wanted))
+            else:
+                double.lie(operation, fault)
+                await refusal_of(broker.stub.GetParametersForImport(request))
+    finally:
+        logging.getLogger("keybroker.kms").removeHandler(handler)
+
+    request_id = next(call.request_id for call in double.calls if call.operation == operation)
+    line, (told,) = _lines(file)[-1], said
+    assert (line["reason"], line["aws_request_id"]) == (reason, request_id)
+    assert (told["aws_request_id"], told["correlation_id"]) == (request_id, line["correlation_id"])
 
 
 async def test_an_import_whose_caller_left_is_on_record_when_it_ends(

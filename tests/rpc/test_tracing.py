@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from keyimport.v1 import key_import_pb2 as pb
@@ -118,9 +119,10 @@ async def test_those_who_joined_link_to_the_request_they_waited_for(run_broker: 
     assert _holds(collector, _attributes(fetch)["aws.request_id"].encode())  # what is there is found
 
 
-async def test_what_kms_does_not_do_is_a_failure(run_broker: RunBroker, double: KmsDouble) -> None:
+@pytest.mark.parametrize("fault", ["close_before_answer", "error:KMSInternalException"])
+async def test_what_kms_does_not_do_is_a_failure(run_broker: RunBroker, double: KmsDouble, fault: str) -> None:
     """Of the request to KMS and of the RPC, without the text of any exception; all who joined link to it."""
-    double.lie("DescribeKey", "close_before_answer")
+    double.lie("DescribeKey", fault)
     arn = double.add_key()
     request = pb.GetParametersForImportRequest(key_id=arn, wrapping_key_spec=pb.WRAPPING_KEY_SPEC_RSA_2048)
     async with (
@@ -134,6 +136,26 @@ async def test_what_kms_does_not_do_is_a_failure(run_broker: RunBroker, double: 
     assert {refusal.reason for refusal in refusals} == {"KMS_UNAVAILABLE"}
     assert {(span.status.code, span.status.message, len(span.events)) for span in (asked, *gets)} == {(ERROR, "", 0)}
     assert _attributes(asked)["keybroker.reason"] == "KMS_UNAVAILABLE"
+    assert [[link.span_id for link in get.links] for get in gets] == [[asked.span_id]] * 3
+
+
+async def test_the_environment_says_what_is_sampled(
+    run_broker: RunBroker, double: KmsDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the SDK's own variables; what is not sampled is not sent, and breaks nothing."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    double.lie("DescribeKey", "close_before_answer", times=1)
+    request = pb.GetParametersForImportRequest(key_id=double.add_key(), wrapping_key_spec=pb.WRAPPING_KEY_SPEC_RSA_2048)
+    async with (
+        _collector() as collector,
+        run_broker(otel={"endpoint": f"http://127.0.0.1:{collector.port}"}) as broker,
+    ):
+        await refusal_of(broker.stub.GetParametersForImport(request))
+        parent = [("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01")]  # its caller's is sampled
+        await broker.stub.GetParametersForImport(request, metadata=parent)
+
+    assert [span.name.rpartition("/")[2] for span in collector.spans] == ["GetParametersForImport"]
 
 
 async def test_a_collector_that_is_away_holds_nobody_up(run_broker: RunBroker, double: KmsDouble) -> None:
