@@ -135,6 +135,8 @@ def upkeep(ground: Ground, home: Home, broker: Broker) -> list[Prefetch | Watch]
             done.append(Prefetch(keys, broker=broker, home=home, clock=clock, min_remaining=min_remaining))
     if settings.watch:
         named, warn_before = settings.watch.keys, settings.watch.warn_before
+        for name in named:
+            ground.metrics.watch_failures.labels(name)  # at 0, so that an alert sees the first
         with _refusing("watch"):
             done.append(
                 Watch(named, warn_before=warn_before, broker=broker, home=home, clock=clock, metrics=ground.metrics)

@@ -13,12 +13,25 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from keybroker.errors import CallerRateExceeded, QuotaQueueFull, QuotaWaitExceedsDeadline
+from keybroker.errors import (
+    BrokerCredentials,
+    CallerRateExceeded,
+    KmsBadResponse,
+    KmsDeniedBroker,
+    KmsThrottled,
+    OutcomeUnknown,
+    QuotaQueueFull,
+    QuotaWaitExceedsDeadline,
+)
+from keyimport.v1 import key_import_pb2 as pb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SHED = frozenset(each.reason for each in (QuotaWaitExceedsDeadline, QuotaQueueFull, CallerRateExceeded))
+_OPERATIONS = ("DescribeKey", "GetParametersForImport", "ImportKeyMaterial", "DeleteImportedKeyMaterial")
+_ALARMING = (KmsBadResponse, OutcomeUnknown, KmsThrottled, BrokerCredentials, KmsDeniedBroker)
+_SERVICE = pb.DESCRIPTOR.services_by_name["KeyImportService"]
 _CALL = ["grpc_type", "grpc_service", "grpc_method"]
 _SHORT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 900)
@@ -101,6 +114,20 @@ class Metrics:
             "keybroker_event_loop_lag_seconds", "How late the event loop ran what was due.", _SHORT
         )
         self.tasks = self._gauge("keybroker_tasks", "Tasks in the event loop: about one for each request under way.")
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """What alerts wait for is there before it happens: Prometheus sees no increase in a series that just came."""
+        for operation in _OPERATIONS:
+            for error in _ALARMING:
+                self.kms_requests.labels(operation, error.reason)
+        for method in _SERVICE.methods:
+            kind = "server_stream" if method.server_streaming else "unary"
+            for code in ("Internal", "Unknown"):
+                self.handled.labels(kind, _SERVICE.full_name, method.name, code)
+        for reason in _SHED:
+            self.shed.labels(reason)
 
     def note_refusal(self, reason: str | None) -> None:
         """Counts a request that ended so, if it was refused for the load."""

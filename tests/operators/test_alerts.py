@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+from keybroker.metrics import Metrics
 from tests.operators.given import ALERTS, ALERTS_TEST, RUNBOOK, alert_names
 
 _CASE = re.compile(
@@ -41,6 +42,23 @@ def test_every_alert_is_shown_to_fire_and_just_before_not_to() -> None:
             shown |= names - firing.get(minute - 1, names)
 
     assert set(alert_names()) == shown
+
+
+def test_what_alerts_see_increase_is_there_before_it_does() -> None:
+    """The first increase is one from 0: of a series that just came, Prometheus would say that it did not increase."""
+    rules = ALERTS.read_text(encoding="utf-8")
+    wanted = set(re.findall(r"(?:increase|rate)\((\w+_total)(?:\{\w+=~?\"([^\"]+)\"[^}]*\})?\[", rules))
+    samples = [sample for metric in Metrics().registry.collect() for sample in metric.samples]
+    there = {(sample.name, value) for sample in samples for value in (*sample.labels.values(), "")}
+    lacking = {(name, value) for name, values in wanted for value in values.split("|") if (name, value) not in there}
+
+    # Of one listener or one watched key each, and there as soon as that is; how many calls began is no alert by itself.
+    assert {name for name, _ in lacking} <= {
+        "keybroker_certificate_reload_failures_total",
+        "keybroker_watch_failures_total",
+        "grpc_server_started_total",
+    }
+    assert ("keybroker_kms_requests_total", "KMS_BAD_RESPONSE") in wanted & there
 
 
 def test_every_alert_has_its_section_in_the_runbook() -> None:
