@@ -12,13 +12,12 @@ import pytest
 
 from keybroker import settings as settings_file
 from keybroker.__main__ import _parser
-from keybroker.app import DRAIN, NEWS
-from keybroker.kms import CALL_LIMIT
+from keybroker.app import LIMIT
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Objects
 
-STOPS_WITHIN = NEWS + DRAIN + CALL_LIMIT
+NEWS_REACHES_NODES = 5  # seconds until no node sends a caller to a pod that ends, commonly
 SECRETS = "/run/secrets/keybroker/"
 
 
@@ -94,10 +93,17 @@ def test_probes_ask_where_the_broker_answers(built: dict[str, Objects], director
     assert broker["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
-@pytest.mark.parametrize("directory", ["deploy/kubernetes/fleet", "deploy/kubernetes/sidecar"])
-def test_the_grace_is_longer_than_a_stop_may_take(built: dict[str, Objects], directory: str) -> None:
-    """Nobody is killed who would have ended by himself."""
-    assert pod_of(built[directory])["terminationGracePeriodSeconds"] > STOPS_WITHIN + 5
+def test_a_broker_of_the_fleet_serves_until_nobody_is_sent_to_it(fleet: Objects) -> None:
+    """It is told to end when the service is without it, and is then not killed before it ends by itself."""
+    before = broker_of(fleet)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert before >= NEWS_REACHES_NODES
+    assert pod_of(fleet)["terminationGracePeriodSeconds"] > before + LIMIT
+
+
+def test_a_sidecar_ends_after_the_application(sidecar: Objects) -> None:
+    """One after the other has its time: Kubernetes' default, and what it takes a broker."""
+    assert broker_of(sidecar)["restartPolicy"] == "Always"
+    assert pod_of(sidecar)["terminationGracePeriodSeconds"] > 30 + LIMIT
 
 
 @pytest.mark.parametrize("directory", ["deploy/kubernetes/fleet", "deploy/kubernetes/sidecar"])

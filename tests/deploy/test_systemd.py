@@ -8,8 +8,7 @@ import subprocess
 from pathlib import Path
 
 from keybroker.__main__ import EXIT_BAD_SETTINGS
-from keybroker.app import DRAIN, NEWS
-from keybroker.kms import CALL_LIMIT
+from keybroker.app import LIMIT
 
 DIRECTORY = Path("deploy/systemd")
 PROGRAM = "/opt/keybroker/bin/keybroker"
@@ -55,7 +54,7 @@ def test_systemd_rates_the_exposure_low() -> None:
 
 def test_a_stop_is_waited_for() -> None:
     """Nobody is killed who would have ended by himself."""
-    assert int(service()["TimeoutStopSec"]) > NEWS + DRAIN + CALL_LIMIT + 5
+    assert int(service()["TimeoutStopSec"]) > LIMIT
 
 
 def test_bad_settings_are_not_tried_again() -> None:
