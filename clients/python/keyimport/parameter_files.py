@@ -46,7 +46,7 @@ class StoredParameters:
 
 
 def save(directory: Path, parameters: Parameters, *, key_spec: str) -> None:
-    """Write a set as four files into a directory that is new or empty, all at once.
+    """Write a set as four files into a directory that is new or empty, `FACTS` last: without it there is no set.
 
     Args:
         directory: where; mode 0700, its files 0600.

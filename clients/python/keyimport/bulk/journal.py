@@ -35,6 +35,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from keyimport.bulk.entries import Entry
+from keyimport.files import sync_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,7 +154,8 @@ class Journal:
             os.fsync(self._fd)
         if not whole:
             self._write(_header(manifest_sha256))
-            _sync_directory(self._path)
+            # The file's name is to be as durable as what is in it.
+            sync_directory(self._path.parent)
         return entries
 
     def _require_header(self, line: bytes, manifest_sha256: str) -> None:
@@ -196,12 +198,3 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the file's name as durable as what is in it."""
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
