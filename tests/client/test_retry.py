@@ -69,6 +69,23 @@ async def test_a_delay_longer_than_the_time_left_is_told_at_once(
     assert _now() - started < 5
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 0.00001])
+@pytest.mark.parametrize("rpc", CALLS)
+async def test_nothing_is_sent_once_the_time_is_over(
+    rpc: str, seconds: float, broker: FakeBroker, address: str
+) -> None:
+    """A change that was never sent has no unknown outcome."""
+    async with KeyImportClient(address, timeout=seconds) as client:
+        with pytest.raises(KeyImportError) as raised:
+            await CALLS[rpc](client)
+        with pytest.raises(KeyImportError) as wrapped:
+            await client.import_wrapped(KEY_ID, b"wrapped", b"token", never_expires=True)
+
+    for error in (raised.value, wrapped.value):
+        assert (type(error), error.code) == (KeyImportError, grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert broker.calls == []
+
+
 @pytest.mark.parametrize("code", RESTARTING)
 @pytest.mark.parametrize("rpc", QUESTIONS)
 async def test_a_broker_away_for_a_moment_is_asked_again(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import grpc
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+
+# gRPC may send a request whose time is over as soon as it is made, and then nobody knows what became of it.
+_LEAST_SECONDS: Final = 0.001
 
 
 class KeyImportClient:
@@ -320,9 +323,10 @@ class KeyImportClient:
         changes_key: bool = False,
     ) -> _Response:
         attempt = 0
-        while True:
+        error = KeyImportError("the time was over before anything was sent", code=grpc.StatusCode.DEADLINE_EXCEEDED)
+        while (left := remaining()) >= _LEAST_SECONDS:
             try:
-                return await method(request, timeout=remaining())
+                return await method(request, timeout=left)
             except grpc.aio.AioRpcError as cause:
                 attempt += 1
                 error = from_rpc(cause, changes_key=changes_key)
@@ -330,6 +334,7 @@ class KeyImportClient:
                 if delay is None or delay >= remaining():
                     raise error from cause
             await asyncio.sleep(delay)
+        raise error
 
 
 def _require_same_key(key_arn: str, key_id: str) -> None:

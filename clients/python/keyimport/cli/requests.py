@@ -99,7 +99,7 @@ def wrapping_options(command: _Command) -> _Command:
 def budget(seconds: float) -> Callable[[], float]:
     """A function saying how many seconds are left, so that several calls share one timeout."""
     end = time.monotonic() + seconds
-    return lambda: max(end - time.monotonic(), 0.001)
+    return lambda: end - time.monotonic()
 
 
 async def status_if_allowed(client: KeyImportClient, key: str, *, timeout: float) -> KeyImportStatus | None:  # noqa: ASYNC109 -- the deadline that gRPC tells the broker
