@@ -31,6 +31,8 @@ CASES = [
     Case(name="half of mutual TLS", arguments=[*GET_IT, "--ca", "key.bin"], code=Exit.USAGE, names="--certificate"),
     Case(name="no certificates", arguments=[*GET_IT, *TLS], code=Exit.USAGE, names="--ca"),
     Case(name="no target", arguments=[*GET_IT, "--target", "tcp:x"], code=Exit.USAGE, names="--target"),
+    Case(name="no such port", arguments=[*GET_IT, "--target", "127.0.0.1:99999"], code=Exit.USAGE, names="65535"),
+    Case(name="no path", arguments=[*GET_IT, "--target", "unix:"], code=Exit.USAGE, names="--target"),
     Case(name="plain text to far", arguments=[*GET_IT, "--target", "10.0.0.1:1"], code=Exit.USAGE, names="TLS"),
     Case(name="no such set", arguments=[*WRAP_IT[:2], "none", *WRAP_IT[3:]], code=Exit.USAGE, names="none"),
     Case(name="no such material", arguments=[*WRAP_IT[:4], "none", *WRAP_IT[5:]], code=Exit.USAGE, names="none"),

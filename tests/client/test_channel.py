@@ -133,6 +133,28 @@ def test_a_target_that_is_none_is_refused(target: str) -> None:
         KeyImportClient(target)
 
 
+@pytest.mark.parametrize("target", ["tcp:127.0.0.1:0", "127.0.0.1:65536", "tcp:[::1]:99999", "localhost:" + "9" * 4000])
+def test_a_port_that_is_none_is_refused(target: str) -> None:
+    """It would be taken for another, where somebody else may listen."""
+    with pytest.raises(ValueError, match="has no port of 1 to 65535"):
+        KeyImportClient(target)
+
+
+@pytest.mark.parametrize("target", ["unix:", "unix://", "unix:" + "x" * 108, "unix:///" + "\u00e4" * 54])
+def test_a_path_that_no_socket_has_is_refused(target: str) -> None:
+    """None at all, or more bytes than the kernel takes."""
+    with pytest.raises(ValueError, match="has no path of 1 to 107 bytes"):
+        KeyImportClient(target)
+
+    KeyImportClient("unix:" + "x" * 107)
+
+
+def test_a_target_that_is_no_text_is_refused() -> None:
+    """Such as a byte of another encoding, as Python has it from the command line."""
+    with pytest.raises(ValueError, match="is no text"):
+        KeyImportClient("unix:\udcff")
+
+
 def test_a_unix_socket_takes_no_credentials() -> None:
     """Credentials that would not be used are refused rather than ignored."""
     with pytest.raises(ValueError, match="takes no TLS credentials"):

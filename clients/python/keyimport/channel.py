@@ -23,6 +23,10 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 
+_LAST_PORT: Final = 65535
+# What sun_path of Linux holds, less the zero at its end.
+_SOCKET_BYTES: Final = 107
+
 
 def check_target(target: str, *, encrypted: bool) -> str:
     """A target in gRPC's spelling.
@@ -34,13 +38,24 @@ def check_target(target: str, *, encrypted: bool) -> str:
     Raises:
         ValueError: it is none of these, needs credentials and has none, or has credentials and takes none.
     """
+    try:
+        target.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{target!r} is no text") from error
     if target.startswith("unix:"):
         if encrypted:
             raise ValueError("a unix socket takes no TLS credentials")
+        # gRPC's other spelling is unix:///absolute/path.
+        path = target.removeprefix("unix:").removeprefix("//")
+        if not 0 < len(path.encode()) <= _SOCKET_BYTES:
+            raise ValueError(f"{target!r} has no path of 1 to {_SOCKET_BYTES} bytes, as a unix socket has")
         return target
     host, colon, port = target.removeprefix("tcp:").rpartition(":")
-    if not (colon and host and port.isdecimal()):
+    if not (colon and host and port.isascii() and port.isdecimal()):
         raise ValueError(f"{target!r} is none of unix:PATH, tcp:HOST:PORT and HOST:PORT")
+    # gRPC would take the remainder of another one for the port.
+    if not 0 < int(port) <= _LAST_PORT:
+        raise ValueError(f"{target!r} has no port of 1 to {_LAST_PORT}")
     # Whoever can answer in the broker's place can have the key material wrapped for himself.
     if not encrypted and not _is_loopback(host.strip("[]")):
         raise ValueError(f"{target!r} is not on this machine, so the connection needs TLS credentials")
