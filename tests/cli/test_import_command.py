@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import stat
 import sys
@@ -117,6 +118,35 @@ async def test_an_interrupted_import_says_that_its_outcome_is_unknown(
     assert process.returncode == 130
     assert err.decode().count("\n") == 1
     assert "outcome is unknown" in err.decode()
+
+
+async def test_a_pipe_without_an_end_is_not_read_to_it(command: Command, broker: FakeBroker) -> None:
+    """Whatever a device or a pipe holds, a little more than any wrapped key material is all that is asked of it."""
+    await command.done("get", KEY_ID, "--out", "set")
+    pipe = command.folder / "pipe"
+    os.mkfifo(pipe)
+    importing = asyncio.ensure_future(
+        command("import", "--parameters", "set", "--wrapped", "pipe", "--never-expires", "--timeout", "60")
+    )
+    written = await asyncio.to_thread(_fill, pipe, 16 * 2**20)
+    outcome = await importing
+
+    assert outcome.code == 7
+    assert "pipe: it is far too large" in outcome.err
+    assert written < 2**20
+    assert IMPORT not in broker.calls
+
+
+def _fill(pipe: Path, most: int) -> int:
+    """How many bytes were taken before the reader left."""
+    written = 0
+    try:
+        with pipe.open("wb", buffering=0) as file:
+            while written < most:
+                written += file.write(bytes(2**12)) or 0
+    except BrokenPipeError:
+        pass
+    return written
 
 
 def test_what_is_generated_differs_each_time() -> None:

@@ -131,6 +131,13 @@ CASES = [
         spoil=lambda stage: stage.write("key.bin", bytes(2**20)),
     ),
     Case(
+        name="far too large to be wrapped",
+        arguments=SEND_IT,
+        code=Exit.MATERIAL_REFUSED,
+        names="wrapped.bin: it is far too large",
+        spoil=lambda stage: stage.write("wrapped.bin", bytes(2**20)),
+    ),
+    Case(
         name="another size",
         arguments=WRAP_IT,
         code=Exit.MATERIAL_REFUSED,

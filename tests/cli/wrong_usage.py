@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from keyimport.cli.exits import Exit
-from tests.cli.wrong_input import GET_IT, IMPORT_IT, MAKE_IT, P256, SEND_IT, TLS, WRAP_IT, Case, private_key
+from tests.cli.wrong_input import GET_IT, IMPORT_IT, MAKE_IT, P256, SEND_IT, TLS, WRAP_IT, Case, all_of, private_key
 from tests.client.fake_broker import KEY_ID
 
 NO_TEXT = "\udcff"  # a byte of another encoding, as Python has it from the command line
@@ -30,6 +30,30 @@ CASES = [
     Case(name="no folder for it", arguments=["get", KEY_ID, "--out", "no/new"], code=Exit.USAGE, names="no"),
     Case(name="half of mutual TLS", arguments=[*GET_IT, "--ca", "key.bin"], code=Exit.USAGE, names="--certificate"),
     Case(name="no certificates", arguments=[*GET_IT, *TLS], code=Exit.USAGE, names="--ca"),
+    Case(
+        name="a certificate far too large",
+        arguments=[*GET_IT, *TLS],
+        code=Exit.USAGE,
+        names="key.bin: it is far too large",
+        spoil=lambda stage: stage.write("key.bin", bytes(2**20)),
+    ),
+    Case(
+        name="a token far too large",
+        arguments=["discard", KEY_ID, "--token", "key.bin"],
+        code=Exit.USAGE,
+        names="key.bin: it is far too large",
+        spoil=lambda stage: stage.write("key.bin", bytes(2**20)),
+    ),
+    Case(
+        name="a passphrase far too large",
+        arguments=[*WRAP_IT, "--form", "pem", "--passphrase-file", "wrapped.bin"],
+        code=Exit.USAGE,
+        names="wrapped.bin: it is far too large",
+        spoil=all_of(
+            private_key(*P256, "-aes256", "-pass", "pass:secret"),
+            lambda stage: stage.write("wrapped.bin", bytes(2**20)),
+        ),
+    ),
     Case(name="no target", arguments=[*GET_IT, "--target", "tcp:x"], code=Exit.USAGE, names="--target"),
     Case(name="no such port", arguments=[*GET_IT, "--target", "127.0.0.1:99999"], code=Exit.USAGE, names="65535"),
     Case(name="no path", arguments=[*GET_IT, "--target", "unix:"], code=Exit.USAGE, names="--target"),

@@ -13,7 +13,16 @@ from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, broker_options
 from keyimport.cli.output import note, rfc3339, show
 from keyimport.cli.requests import Moment, Word, budget, status_if_allowed, wrapping_options
-from keyimport.cli.sources import DIRECTORY, FILE, FILE_OR_STDIN, NEW_FILE, form_options, material_name, read_material
+from keyimport.cli.sources import (
+    DIRECTORY,
+    FILE,
+    FILE_OR_STDIN,
+    NEW_FILE,
+    form_options,
+    material_name,
+    read_material,
+    read_small,
+)
 from keyimport.errors import KeyImportError, MaterialUnsuitable, OutcomeUnknown
 from keyimport.files import require_new_file, write_new
 from keyimport.material import check_kind, check_wrapped, generate
@@ -145,7 +154,7 @@ async def _import_wrapped(options: Options, order: _Order) -> ImportedKeyMateria
     assert order.parameters is not None  # noqa: S101 -- `_way` has seen to it
     assert order.wrapped is not None  # noqa: S101 -- as above
     parameters = parameter_files.load(order.parameters).parameters
-    wrapped = order.wrapped.read_bytes()
+    wrapped = read_small(order.wrapped, code=Exit.MATERIAL_REFUSED)
     try:
         check_wrapped(wrapped, parameters)
     except MaterialUnsuitable as error:

@@ -13,15 +13,12 @@ from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, broker_options
 from keyimport.cli.output import rfc3339, show
 from keyimport.cli.requests import Word, budget, status_if_allowed
-from keyimport.cli.sources import DIRECTORY, FILE
+from keyimport.cli.sources import DIRECTORY, FILE, read_small
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from keyimport import DeletedKeyMaterial, KeyImportStatus
-
-# Far more than any token has.
-_LARGEST_TOKEN = 64 * 1024
 
 
 @click.command(epilog="\b\nkeyimport status 1234abcd-12ab-34cd-56ef-1234567890ab")
@@ -93,8 +90,7 @@ def discard(options: Options, /, *, key: str | None, token: Path | None, paramet
         key, content = stored.key_arn, stored.import_token
     else:
         assert token is not None  # noqa: S101 -- seen to above
-        with token.open("rb") as file:
-            content = file.read(_LARGEST_TOKEN)
+        content = read_small(token)
     asyncio.run(_discard(options, key or "", content))
     show({"key": key or "", "discarded": "the set"}, {"key": key, "discarded": True}, as_json=options.json, scripts={})
 

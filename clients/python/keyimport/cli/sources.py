@@ -27,7 +27,8 @@ NEW_FILE: Final = click.Path(path_type=Path)
 DIRECTORY: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 """A directory that is to be read."""
 
-# The largest key material that KMS takes is an RSA private key of 4096 bits, 2.4 KiB, and less than twice that as PEM.
+# The largest key material that KMS takes is an RSA private key of 4096 bits, 2.4 KiB, and less than twice that as PEM;
+# wrapped, and a token, it has at most 6 KiB.
 _LARGEST: Final = 64 * 1024
 
 
@@ -53,13 +54,11 @@ def read_material(path: Path, *, form: str, passphrase_file: Path | None) -> byt
 
     Raises:
         MaterialUnsuitable: it is not of that form; the message names the file.
-        CommandFailed: a passphrase is needed, and there is nobody to ask.
+        CommandFailed: a passphrase is needed, and there is nobody to ask; or a file is far too large.
         OSError: the file cannot be read.
     """
-    content = _read(path)
+    content = read_small(path, code=Exit.MATERIAL_REFUSED)
     name = material_name(path)
-    if len(content) > _LARGEST:
-        raise MaterialUnsuitable(f"{name}: the file is far larger than any key material")
     try:
         return decode(content, Form(form), passphrase=lambda: _passphrase(name, passphrase_file))
     except MaterialUnsuitable as error:
@@ -71,16 +70,26 @@ def material_name(path: Path) -> str:
     return "standard input" if str(path) == "-" else str(path)
 
 
-def _read(path: Path) -> bytes:
+def read_small(path: Path, *, code: Exit = Exit.USAGE) -> bytes:
+    """What is in a file, or in standard input for ``-``, if that is not far larger than anything that belongs there.
+
+    Raises:
+        CommandFailed: it is, with the code; a device or a pipe may have no end at all.
+        OSError: the file cannot be read.
+    """
     if str(path) == "-":
-        return sys.stdin.buffer.read(_LARGEST + 1)
-    with path.open("rb") as file:
-        return file.read(_LARGEST + 1)
+        content = sys.stdin.buffer.read(_LARGEST + 1)
+    else:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise CommandFailed(f"{material_name(path)}: it is far too large", code=code, next_step="Check the path.")
+    return content
 
 
 def _passphrase(name: str, file: Path | None) -> bytes:
     if file is not None:
-        return file.read_bytes().partition(b"\n")[0].removesuffix(b"\r")
+        return read_small(file).partition(b"\n")[0].removesuffix(b"\r")
     if not sys.stdin.isatty():
         raise CommandFailed(
             f"{name}: the private key is encrypted", code=Exit.USAGE, next_step="Give --passphrase-file."

@@ -9,6 +9,8 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from keyimport.cli.sources import read_small
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -21,9 +23,10 @@ def credentials_of(files: Mapping[str, Path]) -> grpc.ChannelCredentials:
 
     Raises:
         click.BadParameter: a file is not what it should be, or certificate and private key do not belong together.
+        CommandFailed: a file is far too large.
         OSError: a file cannot be read.
     """
-    ca, chain, key = (files[flag].read_bytes() for flag in ("--ca", "--certificate", "--private-key"))
+    ca, chain, key = (read_small(files[flag]) for flag in ("--ca", "--certificate", "--private-key"))
     _certificates("--ca", ca)
     leaf = _certificates("--certificate", chain)[0]
     try:
