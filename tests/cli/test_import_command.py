@@ -7,6 +7,8 @@ import os
 import signal
 import stat
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import grpc
@@ -14,6 +16,7 @@ import pytest
 
 from keyimport import WrappingKeySpec
 from keyimport.material import check_kind, generate
+from keyimport.v1 import key_import_pb2 as pb
 from tests.client import openssl
 from tests.client.fake_broker import KEY_ARN, KEY_ID, MATERIAL_ID, FakeBroker, refusal
 
@@ -79,8 +82,36 @@ async def test_generated_material_outlives_a_refused_import(broker: FakeBroker, 
 
     assert outcome.code == 5
     assert len((command.folder / "kept.bin").read_bytes()) == 32
-    assert "kept.bin" in outcome.error["next_step"]
+    assert "stays in kept.bin" in outcome.error["next_step"]
     assert command.files() == {"kept.bin"}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["--never-expires"],
+        ["--valid-to", f"{datetime.now(UTC) + timedelta(days=90):%Y-%m-%dT%H:%M:%SZ}", "--import-type", "new"],
+        ["--never-expires", "--description", "made anew", "--wrapping-algorithm", "RSAES_OAEP_SHA_1"],
+    ],
+)
+async def test_the_printed_command_imports_what_was_generated(
+    choices: list[str], broker: FakeBroker, command: Command
+) -> None:
+    """As it stands there, at the same broker and with the same choices."""
+    broker.fail(IMPORT, refusal(grpc.StatusCode.FAILED_PRECONDITION, "KEY_STATE_INCOMPATIBLE"))
+    making = ("import", KEY_ID, "--generate", "--save", "a key.bin", *choices, "--target", command.target)
+    failed = await replace(command, target="unix:/nowhere.sock")(*making)
+    printed = failed.err.partition("`")[2].partition("`")[0]
+
+    outcome = await replace(command, target="unix:/nowhere.sock").shell(printed)
+
+    assert outcome.code == 0, failed.err + outcome.err
+    (taken,) = broker.imports
+    refused = pb.ImportKeyMaterialRequest.FromString(
+        next(sent for sent, rpc in zip(broker.received, broker.calls, strict=True) if rpc == IMPORT)
+    )
+    refused.encrypted_key_material = taken.request.encrypted_key_material
+    assert taken.request == refused
 
 
 async def test_nothing_is_generated_for_a_key_that_has_material(broker: FakeBroker, command: Command) -> None:

@@ -126,7 +126,7 @@ async def test_a_set_goes_by_way_of_files(
         "key_arn": KEY_ARN,
         "key_material_id": MATERIAL_ID,
         "valid_to": f"{valid_to.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "public_key_sha256": None,
+        "public_key_sha256": got.json["public_key_sha256"],
         "saved_to": None,
     }
     assert stat.S_IMODE((command.folder / "wrapped.bin").stat().st_mode) == 0o600

@@ -210,7 +210,7 @@ CASES = [
         name="plain text for the wrapped",
         arguments=[*SEND_IT[:4], "key.bin", *SEND_IT[5:]],
         code=Exit.MATERIAL_REFUSED,
-        names="512 bytes",
+        names="512 bytes here, not 32. Give the bytes that were wrapped",
     ),
     Case(
         name="a cut off key wrap",

@@ -81,6 +81,16 @@ CASES = [
         name="nothing to import", arguments=["import", KEY_ID, "--never-expires"], code=Exit.USAGE, names="--material"
     ),
     Case(name="two ways to import", arguments=[*IMPORT_IT, "--generate"], code=Exit.USAGE, names="--generate"),
+    *(
+        Case(name=f"{flag} for what is wrapped", arguments=[*SEND_IT, flag, value], code=Exit.USAGE, names=flag)
+        for flag, value in [
+            ("--form", "raw"),
+            ("--passphrase-file", "key.bin"),
+            ("--wrapping-algorithm", "RSAES_OAEP_SHA_256"),
+            ("--wrapping-key-spec", "RSA_4096"),
+        ]
+    ),
+    Case(name="a form of what is generated", arguments=[*MAKE_IT, "--form", "pem"], code=Exit.USAGE, names="--form"),
     Case(
         name="generated for nobody",
         arguments=["import", KEY_ID, "--generate", "--never-expires"],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from keyimport import parameter_files
 from keyimport.cli.exits import CommandFailed, Exit
@@ -40,12 +42,17 @@ _IMPORT_TYPES = {
     "existing": ImportType.IMPORT_TYPE_EXISTING_KEY_MATERIAL,
 }
 _NO_MATERIAL = "PendingImport"
+_KEY = "KEY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
-    """What is to be imported, from where, and how; what was not said is None or empty."""
+    """What is to be imported, from where, and how; what was not said is None or empty.
 
+    `given` is all of it that was said on the command line, by its flag.
+    """
+
+    given: Mapping[str, Any]
     key: str
     parameters: Path | None
     wrapped: Path | None
@@ -103,6 +110,7 @@ def import_(
         raise click.UsageError("choose exactly one of --valid-to and --never-expires")
     order = _Order(
         **sources,
+        given=_given(click.get_current_context()),
         wrapping={"wrapping_algorithm": wrapping_algorithm, "wrapping_key_spec": wrapping_key_spec},
         choices={
             "valid_to": valid_to,
@@ -127,27 +135,30 @@ def import_(
     show({name: value for name, value in rows.items() if value}, data, as_json=options.json, scripts={})
 
 
-def _way(order: _Order) -> Callable[[Options, _Order], Coroutine[Any, Any, ImportedKeyMaterial]]:
-    """The one of three ways that the options describe; UsageError if they describe none."""
-    said = {
-        "KEY": bool(order.key),
-        "--parameters": order.parameters is not None,
-        "--wrapped": order.wrapped is not None,
-        "--material": order.material is not None,
-        "--generate": order.generate,
-        "--save": order.save is not None,
+def _given(context: click.Context) -> Mapping[str, Any]:
+    return {
+        parameter.opts[0] if isinstance(parameter, click.Option) else _KEY: context.params[parameter.name]
+        for parameter in context.command.params
+        if parameter.name in context.params
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     }
-    match {name for name, is_said in said.items() if is_said}:
-        case ways if ways == {"--parameters", "--wrapped"}:
-            return _import_wrapped
-        case ways if ways == {"KEY", "--material"}:
-            return _import_material
-        case ways if ways == {"KEY", "--generate", "--save"}:
-            return _import_generated
-        case _:
-            raise click.UsageError(
-                "give --parameters and --wrapped, or KEY and --material, or KEY, --generate and --save"
-            )
+
+
+def _way(order: _Order) -> Callable[[Options, _Order], Coroutine[Any, Any, ImportedKeyMaterial]]:
+    """The one of three ways that the options describe; UsageError if they describe none, or more than one heeds."""
+    sources = order.given.keys() & {_KEY, "--parameters", "--wrapped", "--material", "--generate", "--save"}
+    reading, wrapping = {"--form", "--passphrase-file"}, {"--wrapping-algorithm", "--wrapping-key-spec"}
+    if sources == {"--parameters", "--wrapped"}:
+        way, unheeded = _import_wrapped, reading | wrapping
+    elif sources == {_KEY, "--material"}:
+        way, unheeded = _import_material, set()
+    elif sources == {_KEY, "--generate", "--save"}:
+        way, unheeded = _import_generated, reading
+    else:
+        raise click.UsageError("give --parameters and --wrapped, or KEY and --material, or KEY, --generate and --save")
+    for flag in sorted(order.given.keys() & unheeded):
+        raise click.UsageError(f"{flag} does not go with {' and '.join(sorted(sources - {_KEY}))}")
+    return way
 
 
 async def _import_wrapped(options: Options, order: _Order) -> ImportedKeyMaterial:
@@ -158,13 +169,18 @@ async def _import_wrapped(options: Options, order: _Order) -> ImportedKeyMateria
     try:
         check_wrapped(wrapped, parameters)
     except MaterialUnsuitable as error:
-        raise MaterialUnsuitable(f"{order.wrapped}: {error.message}") from error
+        raise CommandFailed(
+            f"{order.wrapped}: {error.message}",
+            code=Exit.MATERIAL_REFUSED,
+            next_step="Give the bytes that were wrapped under this very set, not base64 and not the key in plain text.",
+        ) from error
     left = budget(options.seconds)
     async with options.client() as client:
         await status_if_allowed(client, parameters.key_arn, timeout=left())
-        return await _sent(
+        imported = await _sent(
             client.import_wrapped(parameters.key_arn, wrapped, parameters.import_token, **order.choices, timeout=left())
         )
+    return replace(imported, public_key_sha256=parameters.public_key_sha256)
 
 
 async def _import_material(options: Options, order: _Order) -> ImportedKeyMaterial:
@@ -202,13 +218,23 @@ async def _import_generated(options: Options, order: _Order) -> ImportedKeyMater
         try:
             return await _send(client, status, order, material, left())
         except KeyImportError as error:
-            kept = f"The key material stays in {order.save}"
+            key, kept = shlex.quote(order.key), f"The key material stays in {order.save}"
             if isinstance(error, OutcomeUnknown):
-                step = f"{kept}; look at the key with `keyimport status` before anything else."
+                step = f"{kept}; look at the key with `keyimport{options.arguments} status {key}` before anything else."
             else:
-                step = f"{kept}; import it with `keyimport import {order.key} --material {order.save}`."
+                step = f"{kept}; import it with `keyimport{options.arguments} import {key}{_once_more(order)}`."
             error.next_step = step  # type: ignore[attr-defined]
             raise
+
+
+def _once_more(order: _Order) -> str:
+    """What was said of the import, as the shell takes it, but for material that is there now."""
+    given = {"--material": order.save} | {
+        flag: value for flag, value in order.given.items() if flag not in (_KEY, "--generate", "--save")
+    }
+    return "".join(
+        f" {flag}" if value is True else f" {flag} {shlex.quote(str(value))}" for flag, value in given.items()
+    )
 
 
 async def _send(
