@@ -71,6 +71,13 @@ def _at_files(manifest: Manifest, **changes: Any) -> list[tuple[int, str, str]]:
         ({"key_material_id": "ab" * 32}, ["key_material_id"]),
         ({"key_material_id": "ab", "import_type": "EXISTING_KEY_MATERIAL"}, ["key_material_id"]),
         ({"description": "x" * 257}, ["description"]),
+        ({"description": "no <brackets>"}, ["description"]),
+        ({"description": "\u00e4"}, ["description"]),
+        ({"description": "x\ud800"}, ["description", "description"]),
+        ({"material": "x\ud800"}, ["material"]),
+        ({"material": "x\0"}, ["material"]),
+        ({"never_expires": "", "valid_to": "9999-12-31T23:59:59-12:00"}, ["valid_to"]),
+        ({"never_expires": "", "valid_to": "0001-01-01T00:00:00+12:00"}, ["valid_to"]),
         ({"colour": "blue"}, ["colour"]),
         ({"key_id": "", "form": "", "never_expires": ""}, ["key_id", "form", "valid_to"]),
     ],
@@ -89,6 +96,8 @@ def test_a_fault_is_told_with_its_line_and_field(tmp_path: Path, change: dict[st
         ({"save": ""}, ["save"]),
         ({"form": "raw"}, ["form"]),
         ({"import_type": "EXISTING_KEY_MATERIAL"}, ["import_type"]),
+        ({"save": "x\0"}, ["save"]),
+        ({"save": "x\ud800"}, ["save"]),
     ],
 )
 def test_a_fault_of_what_is_generated_is_told(tmp_path: Path, change: dict[str, str], fields: list[str]) -> None:

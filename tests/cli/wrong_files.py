@@ -97,7 +97,9 @@ CASES = [
             ("wrapping_algorithm", "RSA_OAEP", "parameters.json"),
             ("parameters_valid_to", "soon", "parameters.json"),
             ("parameters_valid_to", "2050-01-01", "timezone"),
+            ("parameters_valid_to", "9999-12-31T23:59:59-23:00", "parameters.json"),
             ("key_arn", 7, "parameters.json"),
+            ("key_arn", "\ud800", "parameters.json"),
             ("key_spec", ["RSA_2048"], "parameters.json"),
         ]
     ),

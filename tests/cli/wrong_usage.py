@@ -13,6 +13,23 @@ IN_TIME = (datetime.now(UTC) + timedelta(days=90)).isoformat(timespec="seconds")
 CASES = [
     Case(name="a key that is no text", arguments=["status", NO_TEXT], code=Exit.USAGE, names="KEY"),
     Case(name="a note that is no text", arguments=[*SEND_IT, "--description", NO_TEXT], code=Exit.USAGE, names="text"),
+    Case(name="a note that KMS refuses", arguments=[*MAKE_IT, "--description", "<b>"], code=Exit.USAGE, names="256 of"),
+    Case(name="a long note", arguments=[*IMPORT_IT, "--description", "x" * 257], code=Exit.USAGE, names="256 of"),
+    Case(
+        name="no material's id", arguments=[*SEND_IT, "--key-material-id", "AB"], code=Exit.USAGE, names="64 lower-case"
+    ),
+    Case(
+        name="no material's id to delete",
+        arguments=["delete", KEY_ID, "--yes", "--key-material-id", "ab"],
+        code=Exit.USAGE,
+        names="64 lower-case",
+    ),
+    Case(
+        name="an expiry beyond all years",
+        arguments=[*MAKE_IT[:-1], "--valid-to", "9999-12-31T23:59:59-12:00"],
+        code=Exit.USAGE,
+        names="365 days",
+    ),
     Case(
         name="too late an expiry",
         arguments=[*MAKE_IT[:-1], "--valid-to", "2150-01-01T00:00:00Z"],

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from keyimport import wrapping
 from keyimport.errors import KeyImportError, WrappingKeyRejected
 from keyimport.files import write_new_directory
+from keyimport.requests import text_fault
 from keyimport.v1.key_import_pb2 import ParametersSource
 from keyimport.wrapping import Parameters
 
@@ -90,21 +91,22 @@ def load(directory: Path) -> StoredParameters:
         algorithm = wrapping.algorithm_number(facts["wrapping_algorithm"])
         spec = wrapping.spec_number(facts["wrapping_key_spec"])
         valid_to = datetime.fromisoformat(facts["parameters_valid_to"])
+        in_utc = valid_to.astimezone(UTC)
         wrapping.check_public_key(public_key, spec)
     except WrappingKeyRejected as error:
         raise ParameterFilesRefused(f"{directory / DER}: {error.message}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ParameterFilesRefused(f"{directory / FACTS}: an algorithm, spec or time in it is none") from error
     _require(_read(directory, PEM) == _pem(public_key), directory, PEM)
     if valid_to.utcoffset() is None:
         raise ParameterFilesRefused(f"{directory / FACTS}: parameters_valid_to has no timezone")
-    if valid_to <= datetime.now(UTC):
+    if in_utc <= datetime.now(UTC):
         raise ParameterFilesRefused(f"{directory}: the set expired at {facts['parameters_valid_to']}")
     parameters = Parameters(
         key_arn=facts["key_arn"],
         public_key=public_key,
         import_token=token,
-        parameters_valid_to=valid_to.astimezone(UTC),
+        parameters_valid_to=in_utc,
         wrapping_algorithm=algorithm,
         wrapping_key_spec=spec,
         public_key_sha256=hashlib.sha256(public_key).digest(),
@@ -133,7 +135,7 @@ def _facts(directory: Path) -> dict[str, str]:
         facts["key_spec"] = read.get("key_spec") or ""
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ParameterFilesRefused(f"{path}: it is not what `keyimport get` wrote") from error
-    if not all(isinstance(value, str) for value in facts.values()):
+    if not all(isinstance(value, str) and not text_fault(value) for value in facts.values()):
         raise ParameterFilesRefused(f"{path}: it is not what `keyimport get` wrote")
     return facts
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from keyimport import wrapping
 from keyimport.v1.key_import_pb2 import (
@@ -16,6 +17,31 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from keyimport.v1.key_import_pb2 import ImportType, Sharing, WrappingAlgorithm, WrappingKeySpec
+
+# https://docs.aws.amazon.com/kms/latest/APIReference/API_ImportKeyMaterial.html
+_DESCRIPTION: Final = re.compile(r"[a-zA-Z0-9:/_\s.-]{0,256}", re.ASCII)
+_MATERIAL_ID: Final = re.compile("[0-9a-f]{64}")
+
+
+def text_fault(text: str) -> str:
+    """What keeps a text from being one in a message or the name of a file; empty if nothing does."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is no text that UTF-8 can encode"
+    return "has a NUL in it" if "\0" in text else ""
+
+
+def description_fault(text: str) -> str:
+    """Why KMS would refuse it as KeyMaterialDescription; empty if it would not."""
+    if _DESCRIPTION.fullmatch(text):
+        return ""
+    return "is not at most 256 of a-z, A-Z, 0-9, spaces and :/_.-"
+
+
+def material_id_fault(text: str) -> str:
+    """Why KMS would refuse it as KeyMaterialId; empty if it would not, or if there is none."""
+    return "" if not text or _MATERIAL_ID.fullmatch(text) else "is not 64 lower-case hexadecimal digits"
 
 
 def parameters_request(

@@ -70,7 +70,7 @@ class Entry:
         try:
             event, time = Event(content.pop("event")), datetime.fromisoformat(content.pop("time"))
             entry = cls(event=event, time=time.astimezone(UTC), **content)
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise ValueError("the line is no entry of a journal") from error
         if not all(isinstance(value, str) for value in content.values()):
             raise ValueError("the line is no entry of a journal")

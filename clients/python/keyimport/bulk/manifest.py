@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from keyimport.bulk.rows import COLUMNS, Problem, Row, parse
+from keyimport.requests import text_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -165,7 +166,7 @@ def _duplicates(folder: Path, rows: Iterable[_Cells]) -> Iterator[Problem]:
             how = "" if twin == key_id else ", under another name"
             yield Problem(line=line, field="key_id", message=f"the key is in line {named[twin]} already{how}")
         named.setdefault(key_id, line)
-        if save:
+        if save and not text_fault(save):
             file = (folder / save).resolve()  # a file can be named in many ways
             if file in saved:
                 yield Problem(line=line, field="save", message=f"line {saved[file]} saves into this file already")

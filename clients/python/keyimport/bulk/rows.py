@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from keyimport.material import KEY_SPECS, Form
+from keyimport.requests import description_fault, material_id_fault, text_fault
 from keyimport.v1.key_import_pb2 import ImportType
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ _KEY_ID: Final = re.compile(
     r"(?:arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/)?"
     r"(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})"
 )
-_MATERIAL_ID: Final = re.compile("[0-9a-f]{64}")
-_LONGEST_DESCRIPTION: Final = 256
 _YES_AND_NO: Final = {"true": True, "false": False, "": False}
 
 
@@ -103,9 +102,11 @@ def parse(line: int, cells: Mapping[str, str], problems: list[Problem]) -> Row |
 
 
 def _faults(cells: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name in cells:
+    for name, text in cells.items():
         if name not in COLUMNS:
             yield name, f"unknown column; there are {', '.join(COLUMNS)}"
+        elif fault := text_fault(text):
+            yield name, fault
     yield from _key_faults(cells)
     yield from _source_faults(cells)
     yield from _expiration_faults(cells)
@@ -154,7 +155,7 @@ def _expiration_faults(cells: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         try:
             if _time(valid_to, check=True) is None:
                 yield "valid_to", "has no timezone, such as Z or +01:00"
-        except ValueError:
+        except (ValueError, OverflowError):
             yield "valid_to", "is no time such as 2030-01-31T12:00:00Z"
 
 
@@ -164,12 +165,12 @@ def _symmetric_faults(cells: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "import_type", f"is none of {', '.join(_IMPORT_TYPES)}"
     if import_type == "EXISTING_KEY_MATERIAL" and cells.get("generate"):
         yield "import_type", "what is generated now is new to every key"
-    if material_id and not _MATERIAL_ID.fullmatch(material_id):
-        yield "key_material_id", "is not 64 lower-case hexadecimal digits"
+    if fault := material_id_fault(material_id):
+        yield "key_material_id", fault
     if material_id and import_type != "EXISTING_KEY_MATERIAL":
         yield "key_material_id", "names known material, so that import_type must be EXISTING_KEY_MATERIAL"
-    if len(cells.get("description", "")) > _LONGEST_DESCRIPTION:
-        yield "description", f"is longer than {_LONGEST_DESCRIPTION} characters"
+    if fault := description_fault(cells.get("description", "")):
+        yield "description", fault
 
 
 def _time(text: str, *, check: bool = False) -> datetime | None:

@@ -28,6 +28,7 @@ from keyimport.cli.sources import (
 from keyimport.errors import KeyImportError, MaterialUnsuitable, OutcomeUnknown
 from keyimport.files import require_new_file, write_new
 from keyimport.material import check_kind, check_wrapped, generate
+from keyimport.requests import description_fault, material_id_fault
 from keyimport.v1.key_import_pb2 import ImportType
 
 if TYPE_CHECKING:
@@ -85,10 +86,18 @@ class _Order:
 @wrapping_options
 @click.option("--import-type", type=click.Choice(list(_IMPORT_TYPES)), help="New or known to a symmetric key.")
 @click.option(
-    "--key-material-id", type=Word(), default="", metavar="HEX", help="Which known material of a symmetric key."
+    "--key-material-id",
+    type=Word(material_id_fault),
+    default="",
+    metavar="HEX",
+    help="Which known material of a symmetric key.",
 )
 @click.option(
-    "--description", type=Word(), default="", metavar="TEXT", help="A note kept with a symmetric key's material."
+    "--description",
+    type=Word(description_fault),
+    default="",
+    metavar="TEXT",
+    help="A note kept with a symmetric key's material.",
 )
 @broker_options
 @click.pass_obj

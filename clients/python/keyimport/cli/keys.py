@@ -14,6 +14,7 @@ from keyimport.cli.options import Options, broker_options
 from keyimport.cli.output import rfc3339, show
 from keyimport.cli.requests import Word, budget, status_if_allowed
 from keyimport.cli.sources import DIRECTORY, FILE, read_small
+from keyimport.requests import material_id_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def status(options: Options, /, *, key: str) -> None:
 @click.argument("key", type=Word())
 @click.option(
     "--key-material-id",
-    type=Word(),
+    type=Word(material_id_fault),
     default="",
     metavar="HEX",
     help="Which material of a symmetric key; the current one.",

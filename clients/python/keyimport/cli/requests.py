@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from keyimport.errors import CallerNotAuthorized, KeyImportError
+from keyimport.requests import text_fault
 from keyimport.wrapping import algorithm_name, spec_name
 
 if TYPE_CHECKING:
@@ -27,17 +28,22 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours"}
 
 
 class Word(click.ParamType[str]):
-    """What is sent to the broker as it is: text, and not bytes that are none in this locale."""
+    """What is sent to the broker as it is: text, and not bytes that are none in this locale.
+
+    Args:
+        fault: why the broker or KMS would refuse a text besides; empty if they would not.
+    """
 
     name = "text"
+
+    def __init__(self, fault: Callable[[str], str] = lambda _text: "") -> None:
+        self._fault = fault
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text."""
         word = str(value)
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            self.fail("it is no text in this locale", param, ctx)
+        if fault := text_fault(word) or self._fault(word):
+            self.fail(f"it {fault}", param, ctx)
         return word
 
 
