@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -111,6 +112,41 @@ async def test_a_failed_row_does_not_stop_the_others(stage: Stage) -> None:
     stage.double.keys.set_state(refused, "PendingImport")
     assert ["imported"] * 4 == outcomes(await stage.run())
     assert stage.once_each() == stage.imports()
+
+
+@pytest.mark.parametrize(
+    ("where", "events", "outcome"),
+    [
+        ("keyimport.bulk.importing.check_kind", ["failed"], "failed"),
+        ("keyimport.bulk.importing.import_request", ["failed"], "failed"),
+        ("keyimport.client.import_request", ["importing", "unknown"], "unknown"),
+    ],
+)
+async def test_an_error_that_nobody_foresaw_ends_its_row_alone(
+    *, where: str, events: list[str], outcome: str, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others go on, and whether an import may have been sent is what the journal says."""
+    stage.prepare(3)
+    module, _, name = where.rpartition(".")
+    work = getattr(importlib.import_module(module), name)
+    first = iter([True])
+
+    def broken(*arguments: object, **more: object) -> object:
+        if next(first, False):
+            raise UnicodeError("a secret")
+        return work(*arguments, **more)
+
+    monkeypatch.setattr(where, broken)
+
+    run = await stage.run()
+
+    (broken_off,) = (item for item in run.items if item.outcome.value == outcome)
+    assert ["imported"] * 2 == [item.outcome.value for item in run.items if item is not broken_off]
+    assert events == stage.events(broken_off.row.key_id)
+    assert broken_off.end is not None
+    assert "an error in keyimport itself: UnicodeError" in broken_off.end.message
+    assert "secret" not in stage.journal.read_text()
+    assert 2 == stage.double.count(IMPORT)
 
 
 async def test_a_key_with_material_needs_an_import_type(stage: Stage) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keyimport.bulk import judging, sources
 from keyimport.bulk.entries import Entry, Event
@@ -16,6 +16,7 @@ from keyimport.bulk.judging import NOT_IMPORTED, PENDING, require_importable
 from keyimport.bulk.patience import awaited, patiently, seconds_to_wait
 from keyimport.errors import ImportTokenRefused, KeyImportError, TryLater
 from keyimport.material import check_kind
+from keyimport.requests import import_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +136,14 @@ class Importing:
             was, text = importing.key_state, "an import whose answer was lost; look at its material"
             self._unknown(item, KeyImportError(f"the key was {was} and is {status.key_state} after {text}"))
 
-    def fail(self, item: Item, error: KeyImportError) -> None:
+    def break_off(self, item: Item, error: Exception) -> None:
+        """The row is done for this run by an error that nobody foresaw; the others go on."""
+        if item.phase in (Phase.IMPORTING, Phase.SETTLING):
+            self._unknown(item, error)
+        else:
+            self.fail(item, error)
+
+    def fail(self, item: Item, error: Exception) -> None:
         """The row is done for this run, and nothing was imported."""
         item.error = error
         self._end(item, judging.entry(item, Event.FAILED, error))
@@ -150,6 +158,8 @@ class Importing:
             material = await asyncio.to_thread(self._source(item), self._manifest, row)
             check_kind(material, status.key_spec)
             wrapped = parameters.wrap(material)
+            # What cannot be made a request is found out before the journal says that one is about to be sent.
+            import_request(**_choices(row))
         except KeyImportError as error:
             self.fail(item, error)
             return None
@@ -175,17 +185,8 @@ class Importing:
         return sources.made
 
     async def _send(self, item: Item, parameters: Parameters, wrapped: bytes) -> ImportedKeyMaterial:
-        row = item.row
         return await self._client.import_wrapped(
-            parameters.key_arn,
-            wrapped,
-            parameters.import_token,
-            valid_to=row.valid_to,
-            never_expires=row.valid_to is None,
-            import_type=row.import_type_number,
-            key_material_id=row.key_material_id,
-            key_material_description=row.description,
-            timeout=_SEND_SECONDS,
+            parameters.key_arn, wrapped, parameters.import_token, **_choices(item.row), timeout=_SEND_SECONDS
         )
 
     def _refused(self, item: Item, error: KeyImportError) -> None:
@@ -229,7 +230,7 @@ class Importing:
             ),
         )
 
-    def _unknown(self, item: Item, error: KeyImportError) -> None:
+    def _unknown(self, item: Item, error: Exception) -> None:
         item.error = error
         self._end(item, judging.entry(item, Event.UNKNOWN, error))
 
@@ -241,3 +242,14 @@ class Importing:
     def _end(self, item: Item, entry: Entry) -> None:
         self._journal.append(entry)
         item.end, item.phase = entry, Phase.DONE
+
+
+def _choices(row: Row) -> dict[str, Any]:
+    """What the row says of its import, as `KeyImportClient.import_wrapped` takes it."""
+    return {
+        "valid_to": row.valid_to,
+        "never_expires": row.valid_to is None,
+        "import_type": row.import_type_number,
+        "key_material_id": row.key_material_id,
+        "key_material_description": row.description,
+    }

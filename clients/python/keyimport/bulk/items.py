@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from keyimport.bulk.entries import Entry
     from keyimport.bulk.rows import Row
-    from keyimport.errors import KeyImportError
 
 
 class Phase(StrEnum):
@@ -69,7 +68,7 @@ class Item:
     importing: Entry | None = None
     generating: bool = False
     end: Entry | None = None
-    error: KeyImportError | None = None
+    error: Exception | None = None
     tokens_refused: int = 0
     lost: int = 0
     due: float = 0.0

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from keyimport.bulk.entries import Entry, Event
+from keyimport.cli.exits import failure_of
 from keyimport.errors import (
     CallerRefused,
     ImportTokenRefused,
@@ -71,15 +72,20 @@ def was_imported(item: Item, importing: Entry, status: KeyImportStatus) -> bool:
     return abs(asked - found) < timedelta(seconds=1)
 
 
-def entry(item: Item, event: Event, error: KeyImportError | None = None) -> Entry:
+def entry(item: Item, event: Event, error: Exception | None = None) -> Entry:
     """What is to be noted now of the row, and of the error if there is one."""
     sent = item.importing
+    reason = message = ""
+    if isinstance(error, KeyImportError):
+        reason, message = error.reason or type(error).__name__, error.message
+    elif error:
+        reason, message = type(error).__name__, failure_of(error).message
     return Entry(
         event=event,
         key_id=item.row.key_id,
         time=datetime.now(UTC),
         key_arn=sent.key_arn if sent else "",
         public_key_sha256=sent.public_key_sha256 if sent else "",
-        reason=(error.reason or type(error).__name__) if error else "",
-        message=error.message if error else "",
+        reason=reason,
+        message=message,
     )

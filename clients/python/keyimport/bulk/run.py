@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from keyimport.bulk import items as rows
 from keyimport.bulk.importing import Importing
 from keyimport.bulk.items import Phase
+from keyimport.bulk.journal import JournalError
 from keyimport.bulk.patience import awaited, is_away, seconds_to_wait
 from keyimport.errors import KeyImportError, QuotaWaitExceedsDeadline
 from keyimport.results import BatchParameters, BatchProgress, BatchRefusal
@@ -176,6 +177,10 @@ class Run:
         """Do it, and let it be known."""
         try:
             await work
+        except JournalError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- no row stops another
+            self._importing.break_off(item, error)
         finally:
             self._changed.set()
         if item.phase is Phase.DONE:
