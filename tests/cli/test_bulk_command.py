@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +43,27 @@ async def test_without_a_terminal_each_row_is_a_line(stage: Stage) -> None:
     assert 2 == sum("imported arn:" in line for line in ended.errors.splitlines())
     assert "2 of 2 imported, 0 waiting, 0 failed" in ended.errors
     assert "imported: 2" in ended.output.splitlines()
+
+
+@pytest.mark.parametrize(("state", "code"), [("PendingImport", 11), ("PendingDeletion", 5)])
+async def test_a_report_that_cannot_be_printed_is_written_all_the_same(state: str, code: int, stage: Stage) -> None:
+    """Neither standard output nor standard error stops a run, and the worst failure decides how it ends."""
+    stage.prepare(2)
+    stage.double.keys.set_state(next(iter(stage.materials)), state)
+    report = stage.folder / "report.csv"
+    arguments = ["bulk", stage.manifest, "--target", stage.target, "--report", report]
+
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "keyimport.cli", *map(str, arguments)), stdout=pipe, stderr=pipe
+    )
+    os.close(pipe)
+    ended = await process.wait()
+
+    assert code == ended
+    assert (2 if code == 11 else 1) == report.read_text().count(",imported,")
 
 
 async def test_a_terminal_has_a_bar(stage: Stage) -> None:

@@ -20,6 +20,7 @@ GET, IMPORT, STATUS = "GetParametersForImport", "ImportKeyMaterial", "GetKeyImpo
 FILES = ["ImportToken.bin", "WrappingPublicKey.der", "WrappingPublicKey.pem", "parameters.json"]
 DELETE = "DeleteImportedKeyMaterial"
 CANARY = b"canary in plain text, 32 bytes.."
+NOBODY = "2>&1 | exec 0<&-"
 RSA_4096 = WrappingKeySpec.WRAPPING_KEY_SPEC_RSA_4096
 
 
@@ -61,7 +62,7 @@ async def test_help_lists_commands_and_exit_codes(offline: Command) -> None:
 
     for command in ("get", "wrap", "import", "status", "delete", "discard", "bulk"):
         assert f"\n  {command} " in outcome.out
-    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130):
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 130):
         assert f"\n  {code:>5}  " in outcome.out
 
 
@@ -124,6 +125,35 @@ async def test_delete_asks_on_a_terminal(answer: str, calls: int, broker: FakeBr
     os.close(slave)
     assert process.returncode == (0 if calls else 130)
     assert broker.calls.count(DELETE) == calls
+
+
+IMPORTING = f"import {KEY_ID} --material key.bin --never-expires"
+IMPORTED = f"the key material was imported into {KEY_ARN}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "done", "lost"),
+    [
+        *((IMPORTING, IMPORTED, lost) for lost in ("> /dev/full", "--json > /dev/full", "| exec 0<&-", NOBODY, ">&-")),
+        (f"import {KEY_ID} --generate --save new.bin --never-expires", IMPORTED, "| exec 0<&-"),
+        (f"delete {KEY_ID} --yes", f"the key material of {KEY_ARN} was deleted", "| exec 0<&-"),
+        (f"get {KEY_ID} --out new", "the set is in new", "> /dev/full"),
+        ("wrap --parameters set --material key.bin --out new", "the wrapped key material is in new", "> /dev/full"),
+        ("discard --parameters set", "the set was discarded", "> /dev/full"),
+    ],
+)
+async def test_what_was_done_is_told_even_if_the_result_cannot_be(
+    *, arguments: str, done: str, lost: str, command: Command
+) -> None:
+    """On standard error, with an exit code of its own; whoever closes standard output wants no result."""
+    (command.folder / "key.bin").write_bytes(CANARY)
+    await command.done("get", KEY_ID, "--out", "set")
+
+    outcome = await command.shell(f"set +e; keyimport {arguments} {lost}; exit ${{PIPESTATUS[0]}}")
+
+    assert outcome.code == (0 if lost == ">&-" else 11), outcome.err
+    assert (f"{done}; only the result could not be printed" in outcome.err) == (lost not in (">&-", NOBODY))
+    assert "Exception" not in outcome.err
 
 
 async def test_discard_takes_a_directory_or_a_token(broker: FakeBroker, command: Command) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keyimport.bulk.items import Item
+    from keyimport.bulk.report import ReportRow
 
 # What nobody knows is the worst, then what may stop every row, then what is of single rows.
 _WORST_FIRST: Final = (
@@ -41,6 +41,16 @@ def exit_of(items: Sequence[Item]) -> Exit:
 def show(items: Sequence[Item], *, journal: Path, file: Path | None, as_json: bool) -> None:
     """Print the report, all of it for programs and the counts and what is amiss for people; write it to the file."""
     rows = reports.report(items)
+    code = exit_of(items) or Exit.NOT_TOLD
+    try:
+        with output.printing(f"the run has ended, and {journal} says what became of each row", code=code):
+            _print(rows, journal=journal, file=file, as_json=as_json)
+    finally:
+        if file:
+            reports.write(file, rows)
+
+
+def _print(rows: Sequence[ReportRow], *, journal: Path, file: Path | None, as_json: bool) -> None:
     counts = {outcome.value: sum(row.outcome == outcome for row in rows) for outcome in Outcome}
     amiss = [row for row in rows if row.outcome not in (Outcome.IMPORTED, Outcome.NOT_IMPORTED)]
     if amiss and not as_json:
@@ -51,10 +61,8 @@ def show(items: Sequence[Item], *, journal: Path, file: Path | None, as_json: bo
     told = {name.replace("_", " "): str(count) for name, count in counts.items()} | {"journal": str(journal)}
     if file:
         told["report"] = str(file)
-    data = counts | {"journal": str(journal), "rows": [asdict(row) for row in rows]}
-    output.show(told, json.loads(json.dumps(data)), as_json=as_json, scripts={})
-    if file:
-        reports.write(file, rows)
+    data = {**counts, "journal": str(journal), "rows": [asdict(row) for row in rows]}
+    output.show(told, data, as_json=as_json)
 
 
 def _code(item: Item) -> Exit:

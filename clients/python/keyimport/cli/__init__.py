@@ -1,6 +1,7 @@
 """The `keyimport` command: it starts where its libraries are installed, and says how to install them where not."""
 
 import io
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -16,6 +17,9 @@ def main() -> NoReturn:
         if error.name not in _NEEDED:
             raise
         sys.exit("keyimport: the command line is not installed. Run: pip install 'keyimport[cli]'")
+    # Whoever closes one of them does not want to read it.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold what this locale cannot show

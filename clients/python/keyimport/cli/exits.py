@@ -27,6 +27,7 @@ class Exit(IntEnum):
     TRY_LATER = 8
     OUTCOME_UNKNOWN = 9
     BROKER_FAULT = 10
+    NOT_TOLD = 11
     INTERRUPTED = 130
 
 
@@ -42,6 +43,7 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.TRY_LATER: "not now: try later; or the broker is out of reach",
     Exit.OUTCOME_UNKNOWN: "nobody knows whether the key was changed: look at it",
     Exit.BROKER_FAULT: "a fault of the broker",
+    Exit.NOT_TOLD: "done, but the result could not be printed",
     Exit.INTERRUPTED: "interrupted",
 }
 

@@ -10,7 +10,7 @@ import click
 
 from keyimport import parameter_files, recipes
 from keyimport.cli.options import Options, broker_options
-from keyimport.cli.output import note, remaining, rfc3339, show
+from keyimport.cli.output import note, printing, remaining, rfc3339, show
 from keyimport.cli.requests import Span, Word, budget, wrapping_options
 from keyimport.cli.sources import NEW_FILE
 from keyimport.errors import KeyImportError
@@ -121,4 +121,5 @@ def _show(options: Options, directory: Path, parameters: Parameters, key_spec: s
         "directory": str(directory),
         "scripts": scripts,
     }
-    show(rows, data, as_json=options.json, scripts=scripts)
+    with printing(f"the set is in {directory}"):
+        show(rows, data, as_json=options.json, scripts=scripts)

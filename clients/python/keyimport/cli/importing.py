@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from keyimport import parameter_files
 from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, broker_options
-from keyimport.cli.output import note, rfc3339, show
+from keyimport.cli.output import note, printing, rfc3339, show
 from keyimport.cli.requests import Moment, Word, budget, status_if_allowed, wrapping_options
 from keyimport.cli.sources import (
     DIRECTORY,
@@ -141,7 +141,8 @@ def import_(
     }
     if order.save:
         rows["kept in"] = str(order.save)
-    show({name: value for name, value in rows.items() if value}, data, as_json=options.json, scripts={})
+    with printing(f"the key material was imported into {imported.key_arn}"):
+        show({name: value for name, value in rows.items() if value}, data, as_json=options.json)
 
 
 def _given(context: click.Context) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import click
 from keyimport import parameter_files
 from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, broker_options
-from keyimport.cli.output import rfc3339, show
+from keyimport.cli.output import printing, rfc3339, show
 from keyimport.cli.requests import Word, budget, status_if_allowed
 from keyimport.cli.sources import DIRECTORY, FILE, read_small
 from keyimport.requests import material_id_fault
@@ -46,7 +46,8 @@ def status(options: Options, /, *, key: str) -> None:
         "material_valid_to": valid_to,
         "multi_region": told.multi_region,
     }
-    show(rows, data, as_json=options.json, scripts={})
+    with printing(f"KMS has told of {told.key_arn}"):
+        show(rows, data, as_json=options.json)
 
 
 @click.command(epilog="\b\nkeyimport delete 1234abcd-12ab-34cd-56ef-1234567890ab")
@@ -73,7 +74,8 @@ def delete(options: Options, /, *, key: str, key_material_id: str, yes: bool) ->
     deleted = asyncio.run(_delete(options, key, key_material_id))
     rows = {"key": deleted.key_arn, "deleted": deleted.key_material_id or "its key material"}
     data = {"key_arn": deleted.key_arn, "key_material_id": deleted.key_material_id or None}
-    show(rows, data, as_json=options.json, scripts={})
+    with printing(f"the key material of {deleted.key_arn} was deleted"):
+        show(rows, data, as_json=options.json)
 
 
 @click.command(epilog="\b\nkeyimport discard --parameters ceremony\nkeyimport discard KEY --token ImportToken.bin")
@@ -93,7 +95,8 @@ def discard(options: Options, /, *, key: str | None, token: Path | None, paramet
         assert token is not None  # noqa: S101 -- seen to above
         content = read_small(token)
     asyncio.run(_discard(options, key or "", content))
-    show({"key": key or "", "discarded": "the set"}, {"key": key, "discarded": True}, as_json=options.json, scripts={})
+    with printing("the set was discarded"):
+        show({"key": key or "", "discarded": "the set"}, {"key": key, "discarded": True}, as_json=options.json)
 
 
 async def _status(options: Options, key: str) -> KeyImportStatus:

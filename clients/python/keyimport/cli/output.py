@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
@@ -12,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keyimport.cli.exits import CommandFailed, Exit
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from keyimport.cli.exits import Failure
 
@@ -23,9 +27,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split()))
 
 
+class _Console(Console):
+    """A console that ends no process because nobody reads what it says."""
+
+    def on_broken_pipe(self) -> None:
+        """Go on, where rich would exit."""
+
+
 def console(stream: TextIO) -> Console:
     """A rich console that takes nothing for markup."""
-    return Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return _Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def rfc3339(moment: datetime) -> str:
@@ -39,8 +50,35 @@ def remaining(until: datetime) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def show(rows: Mapping[str, str], data: Mapping[str, object], *, as_json: bool, scripts: Mapping[str, str]) -> None:
-    """The result of a command, on standard output.
+@contextmanager
+def printing(done: str, *, code: Exit = Exit.NOT_TOLD) -> Iterator[None]:
+    """Print a result in this block: where that fails, what was done is told all the same.
+
+    Args:
+        done: a clause saying what was done.
+        code: how the process then ends.
+
+    Raises:
+        CommandFailed: standard output takes no more.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # Python must not find out once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        message = f"{done}; only the result could not be printed: {error.strerror}"
+        raise CommandFailed(message, code=code, next_step="Do not do it again for that.") from error
+
+
+def show(
+    rows: Mapping[str, str],
+    data: Mapping[str, object],
+    *,
+    as_json: bool,
+    scripts: Mapping[str, str] | None = None,
+) -> None:
+    """The result of a command, on standard output; inside `printing`.
 
     Args:
         rows: what people read, by its name.
@@ -49,7 +87,7 @@ def show(rows: Mapping[str, str], data: Mapping[str, object], *, as_json: bool, 
         scripts: for people, commands to be run next, by what they are for; they are printed exactly as they are run.
     """
     if as_json:
-        print(json.dumps(data), flush=True)  # noqa: T201 -- this is where commands print
+        print(json.dumps(data))  # noqa: T201 -- this is where commands print
         return
     if sys.stdout.isatty():
         table = Table(show_header=False, box=None, pad_edge=False)
@@ -61,9 +99,8 @@ def show(rows: Mapping[str, str], data: Mapping[str, object], *, as_json: bool, 
     else:
         for name, value in rows.items():
             print(f"{name}: {printable(value)}")  # noqa: T201 -- as above
-    for title, script in scripts.items():
+    for title, script in (scripts or {}).items():
         print(f"\n# {title}\n{script}")  # noqa: T201 -- as above
-    sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -79,9 +116,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def note(text: str, *, as_json: bool) -> None:
-    """Something to know beside the result, on standard error; programs are not told."""
+    """Something to know beside the result, on standard error; programs are not told, and nothing fails for it."""
     if not as_json:
-        console(sys.stderr).print(Text(printable(text)))
+        with suppress(OSError):
+            console(sys.stderr).print(Text(printable(text)))
 
 
 def tell(failure: Failure, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 from keyimport import parameter_files
 from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, output_options
-from keyimport.cli.output import remaining, rfc3339, show
+from keyimport.cli.output import printing, remaining, rfc3339, show
 from keyimport.cli.sources import DIRECTORY, FILE_OR_STDIN, NEW_FILE, form_options, material_name, read_material
 from keyimport.errors import MaterialUnsuitable
 from keyimport.files import require_new_file, write_new
@@ -87,4 +87,5 @@ def wrap(
         "out": str(out),
         "bytes": len(wrapped),
     }
-    show(rows, data, as_json=options.json, scripts={})
+    with printing(f"the wrapped key material is in {out}"):
+        show(rows, data, as_json=options.json)
