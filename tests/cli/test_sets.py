@@ -177,3 +177,22 @@ async def test_pkcs11_tool_is_named_where_it_can_wrap(
 
     assert bool(printed) == ("pkcs11-tool" in outcome.out)
     assert printed in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "names"),
+    [
+        ("RSAES_OAEP_SHA_256", ["wrap", "openssl", "pkcs11_tool", "import"]),
+        ("RSA_AES_KEY_WRAP_SHA_256", ["wrap", "openssl", "import"]),
+    ],
+)
+async def test_the_printed_scripts_have_names_for_programs(algorithm: str, names: list[str], command: Command) -> None:
+    """Those of openssl leave nothing behind where there is no key material, and the shell as it was."""
+    got = await command.done("get", KEY_ID, "--out", "set", "--wrapping-algorithm", algorithm, "--json")
+    before = command.files()
+
+    outcome = await command.shell(f"umask 022; set +e\n{got.json['scripts']['openssl']}\necho $?; umask")
+
+    assert list(got.json["scripts"]) == names
+    assert outcome.out.split() == ["1", "0022"]
+    assert command.files() == before

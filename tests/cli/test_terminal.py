@@ -61,7 +61,10 @@ async def test_a_terminal_gets_a_table(command: Command) -> None:
     assert "\x1b[1mkey " in shown
     assert KEY_ARN in shown
     lines = shown.replace("\r\n", "\n").splitlines()
-    assert any(line.startswith("openssl pkeyutl -encrypt -pubin -inkey set/WrappingPublicKey.pem") for line in lines)
+    assert any(
+        line.startswith("( umask 077 && openssl pkeyutl -encrypt -pubin -inkey set/WrappingPublicKey.pem")
+        for line in lines
+    )
 
 
 async def test_what_a_broker_says_does_not_steer_the_terminal(broker: FakeBroker, command: Command) -> None:

@@ -91,6 +91,20 @@ def test_a_recipe_wraps_what_can_be_opened(
     ]
 
 
+@pytest.mark.parametrize("algorithm", BY_ALGORITHM)
+def test_a_recipe_without_key_material_leaves_nothing(
+    algorithm: str, tmp_path: Path, private_keys: dict[WrappingKeySpec.ValueType, Path]
+) -> None:
+    """Nothing half-wrapped that would be sent, no AES key, and the shell's own umask; in a shell that goes on."""
+    private_key = private_keys[WrappingKeySpec.WRAPPING_KEY_SPEC_RSA_2048]
+    (tmp_path / "public_key.der").write_bytes(private_key.with_suffix(".der").read_bytes())
+
+    said = _run(f"umask 022; set +e\n{BY_ALGORITHM[algorithm]}echo $?; umask", tmp_path)
+
+    assert said.split() == ["1", "0022"]
+    assert [file.name for file in tmp_path.iterdir()] == ["public_key.der"]
+
+
 def test_a_pem_key_becomes_key_material(tmp_path: Path, private_keys: dict[WrappingKeySpec.ValueType, Path]) -> None:
     """The conversion command makes unencrypted PKCS#8 DER."""
     shutil.copy(private_keys[WrappingKeySpec.WRAPPING_KEY_SPEC_RSA_2048], tmp_path / "private_key.pem")

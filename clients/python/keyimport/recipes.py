@@ -19,9 +19,17 @@ MATERIAL: Final = "key_material.bin"
 WRAPPED: Final = "encrypted_key_material.bin"
 """The file that they leave the wrapped key material in."""
 
+PURPOSES: Final[Mapping[str, str]] = {
+    "wrap": "Wrap with keyimport; this needs no network.",
+    "openssl": "Or with openssl 3:",
+    "pkcs11_tool": "Or in an HSM whose secret key 02 may be extracted, with its module in the place of MODULE:",
+    "import": "Then import, and choose --never-expires or --valid-to TIME:",
+}
+"""What each script is for, in their order."""
+
 
 def scripts(parameters: Parameters, directory: str, *, key_spec: str = "", arguments: str = "") -> Mapping[str, str]:
-    """Shell scripts for a set, by what they are for; each line of them is a command or a comment.
+    """Shell scripts for a set, by the names that `PURPOSES` explains; they are run as they stand, even by halves.
 
     Args:
         parameters: the set.
@@ -34,22 +42,14 @@ def scripts(parameters: Parameters, directory: str, *, key_spec: str = "", argum
     folder = Path(directory)
     pem, der = (shlex.quote(str(folder / name)) for name in (PEM, DER))
     quoted = shlex.quote(directory)
-    steps = {
-        "Wrap with keyimport; this needs no network.": (
-            f"keyimport wrap --parameters {quoted} --material {MATERIAL} --out {WRAPPED}"
-        )
-    }
+    steps = {"wrap": f"keyimport wrap --parameters {quoted} --material {MATERIAL} --out {WRAPPED}"}
     if algorithm.startswith("RSAES_OAEP"):
-        steps["Or with openssl:"] = _oaep(pem, digest, MATERIAL, WRAPPED)
+        steps["openssl"] = f"( umask 077 && {_oaep(pem, digest, MATERIAL, WRAPPED)} )"
         if not key_spec.startswith(("RSA_", "ECC_", "SM2")):
-            steps["Or in an HSM whose secret key 02 may be extracted, with its module in the place of MODULE:"] = (
-                _pkcs11_tool(der, digest)
-            )
+            steps["pkcs11_tool"] = _pkcs11_tool(der, digest)
     else:
-        steps["Or with openssl 3:"] = _aes_key_wrap(pem, digest)
-    steps["Then import, and choose --never-expires or --valid-to TIME:"] = (
-        f"keyimport{arguments} import --parameters {quoted} --wrapped {WRAPPED} --never-expires"
-    )
+        steps["openssl"] = _aes_key_wrap(pem, digest)
+    steps["import"] = f"keyimport{arguments} import --parameters {quoted} --wrapped {WRAPPED} --never-expires"
     return steps
 
 
@@ -63,20 +63,19 @@ def _oaep(pem: str, digest: str, material: str, wrapped: str) -> str:
 
 
 def _aes_key_wrap(pem: str, digest: str) -> str:
-    lines = [
-        "# Where nobody else can log in: -K shows the AES key to whoever lists this machine's processes.",
+    aes_key = "$(od -An -v -tx1 aes_key.bin | tr -d ' \\n')"
+    steps = (
         "umask 077",
+        "trap 'rm -f aes_key.bin wrapped_aes_key.bin wrapped_key_material.bin' EXIT",
         "openssl rand -out aes_key.bin 32",
         _oaep(pem, digest, "aes_key.bin", "wrapped_aes_key.bin"),
-    ]
-    aes_key = "$(od -An -v -tx1 aes_key.bin | tr -d ' \\n')"
-    # The initial value of RFC 5649.
-    lines.append(
-        f'openssl enc -e -id-aes256-wrap-pad -iv A65959A6 -K "{aes_key}" -in {MATERIAL} -out wrapped_key_material.bin'
+        # The initial value of RFC 5649.
+        f'openssl enc -e -id-aes256-wrap-pad -iv A65959A6 -K "{aes_key}" -in {MATERIAL} -out wrapped_key_material.bin',
+        f"cat wrapped_aes_key.bin wrapped_key_material.bin > {WRAPPED}",
     )
-    lines.append(f"cat wrapped_aes_key.bin wrapped_key_material.bin > {WRAPPED}")
-    lines.append("rm aes_key.bin wrapped_aes_key.bin wrapped_key_material.bin")
-    return "\n".join(lines)
+    warning = "# Where nobody else can log in: -K shows the AES key to whoever lists this machine's processes."
+    # In a shell of its own, which leaves the umask as it was, and no key behind wherever it ends.
+    return f"{warning}\n( " + " &&\n  ".join(steps) + " )"
 
 
 def _pkcs11_tool(der: str, digest: str) -> str:

@@ -122,4 +122,5 @@ def _show(options: Options, directory: Path, parameters: Parameters, key_spec: s
         "scripts": scripts,
     }
     with printing(f"the set is in {directory}"):
-        show(rows, data, as_json=options.json, scripts=scripts)
+        told = {recipes.PURPOSES[name]: script for name, script in scripts.items()}
+        show(rows, data, as_json=options.json, scripts=told)
