@@ -62,8 +62,18 @@ async def test_help_lists_commands_and_exit_codes(offline: Command) -> None:
 
     for command in ("get", "wrap", "import", "status", "delete", "discard", "bulk"):
         assert f"\n  {command} " in outcome.out
-    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 130):
+    for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 130):
         assert f"\n  {code:>5}  " in outcome.out
+
+
+async def test_no_command_at_all_is_answered_by_the_help(offline: Command) -> None:
+    """As it is printed when it is asked for, but on standard error and as a usage error."""
+    helped = await offline.done("--help")
+
+    outcome = await offline()
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == helped.out
 
 
 async def test_status_tells_all(broker: FakeBroker, command: Command) -> None:
@@ -119,11 +129,12 @@ async def test_delete_asks_on_a_terminal(answer: str, calls: int, broker: FakeBr
     )
 
     os.write(master, f"{answer}\n".encode())
-    await process.communicate()
+    _, err = await process.communicate()
 
     os.close(master)
     os.close(slave)
-    assert process.returncode == (0 if calls else 130)
+    assert process.returncode == (0 if calls else 12)
+    assert ("nothing was deleted" in err.decode()) == (not calls)
     assert broker.calls.count(DELETE) == calls
 
 
@@ -159,11 +170,13 @@ async def test_what_was_done_is_told_even_if_the_result_cannot_be(
 async def test_discard_takes_a_directory_or_a_token(broker: FakeBroker, command: Command) -> None:
     """Both ways reach the broker with key and token."""
     await command.done("get", KEY_ID, "--out", "one")
-    await command.done("discard", "--parameters", "one")
+    by_set = await command.done("discard", "--parameters", "one", "--json")
     left = len(broker.sets)
     await command.done("get", KEY_ID, "--out", "two")
 
-    await command.done("discard", KEY_ID, "--token", "two/ImportToken.bin", "--json")
+    by_token = await command.done("discard", KEY_ID, "--token", "two/ImportToken.bin", "--json")
 
     assert left == 0
+    assert by_set.json == {"key_arn": KEY_ARN, "discarded": True}
+    assert by_token.json == {"key_arn": None, "discarded": True}
     assert broker.sets == {}

@@ -65,6 +65,9 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         outcome = keyimport.main(args=list(arguments), prog_name="keyimport", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return Exit.USAGE
     except click.ClickException as error:
         failure = _usage(error)
     except click.Abort:

@@ -28,6 +28,7 @@ class Exit(IntEnum):
     OUTCOME_UNKNOWN = 9
     BROKER_FAULT = 10
     NOT_TOLD = 11
+    DECLINED = 12
     INTERRUPTED = 130
 
 
@@ -44,6 +45,7 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.OUTCOME_UNKNOWN: "nobody knows whether the key was changed: look at it",
     Exit.BROKER_FAULT: "a fault of the broker",
     Exit.NOT_TOLD: "done, but the result could not be printed",
+    Exit.DECLINED: "asked at the terminal, you did not say yes: nothing was done",
     Exit.INTERRUPTED: "interrupted",
 }
 

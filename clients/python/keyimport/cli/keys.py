@@ -70,7 +70,7 @@ def delete(options: Options, /, *, key: str, key_material_id: str, yes: bool) ->
         question = (
             f"Delete the key material of {key!r}? Nothing it encrypted can be decrypted until it is imported again"
         )
-        click.confirm(question, abort=True, err=True)
+        _require_yes(question)
     deleted = asyncio.run(_delete(options, key, key_material_id))
     rows = {"key": deleted.key_arn, "deleted": deleted.key_material_id or "its key material"}
     data = {"key_arn": deleted.key_arn, "key_material_id": deleted.key_material_id or None}
@@ -94,9 +94,20 @@ def discard(options: Options, /, *, key: str | None, token: Path | None, paramet
     else:
         assert token is not None  # noqa: S101 -- seen to above
         content = read_small(token)
-    asyncio.run(_discard(options, key or "", content))
+    key = key or ""
+    asyncio.run(_discard(options, key, content))
+    arn = key if key.startswith("arn:") else None  # the broker does not tell it
     with printing("the set was discarded"):
-        show({"key": key or "", "discarded": "the set"}, {"key": key, "discarded": True}, as_json=options.json)
+        show({"key": key, "discarded": "the set"}, {"key_arn": arn, "discarded": True}, as_json=options.json)
+
+
+def _require_yes(question: str) -> None:
+    try:
+        if click.confirm(question, err=True):
+            return
+    except click.Abort:  # ^C, or the end of the input
+        raise CommandFailed("interrupted; nothing was deleted", code=Exit.INTERRUPTED) from None
+    raise CommandFailed("nothing was deleted", code=Exit.DECLINED)
 
 
 async def _status(options: Options, key: str) -> KeyImportStatus:
