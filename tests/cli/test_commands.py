@@ -56,6 +56,26 @@ async def test_without_the_extra_one_line_says_how_to_install_it(offline: Comman
     assert err.decode() == "keyimport: the command line is not installed. Run: pip install 'keyimport[cli]'\n"
 
 
+async def test_ctrl_c_before_the_command_has_begun_is_told_in_one_line(offline: Command) -> None:
+    """Whoever is quicker than the libraries are loaded sees no trace-back."""
+    script = (
+        "import signal, sys\n"
+        "from keyimport.cli import main\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'cryptography': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting()); sys.argv[1:] = ['status', 'key']; main()"
+    )
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env=offline.environment, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+
+    assert process.returncode == 130
+    assert err.decode().split() == ["keyimport:", "interrupted."]
+
+
 async def test_help_lists_commands_and_exit_codes(offline: Command) -> None:
     """The exit codes are where a script's author looks first."""
     outcome = await offline.done("--help")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -17,12 +19,35 @@ def test_all_is_sorted_and_importable() -> None:
 
 
 def test_all_is_complete() -> None:
-    """What the package imports for its users, at once or when it is asked for, it also lists."""
-    assert keyimport.KeyImportClient.__name__ in keyimport.__all__
+    """What the package imports for its users, when it is asked for, it also lists."""
+    assert [name for name in keyimport.__all__ if name not in dir(keyimport)] == []
+    for name in keyimport.__all__:
+        getattr(keyimport, name)
 
     public = {name for name, value in vars(keyimport).items() if name[0] != "_" and not inspect.ismodule(value)}
 
     assert public == set(keyimport.__all__)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """What is loaded late is imported at once for them, each name from a module that has it."""
+    (branch,) = (node for node in ast.parse(inspect.getsource(keyimport)).body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module for node in branch.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+
+    assert sorted(imported) == keyimport.__all__
+    for name, module in imported.items():
+        assert getattr(keyimport, name) is getattr(importlib.import_module(module or ""), name)
+
+
+def test_the_package_itself_loads_nothing_else() -> None:
+    """The command line begins, and can be interrupted, before what takes its time."""
+    heavy = "{'google', 'cryptography', 'grpc', 'click', 'rich'}"
+    script = f"import sys, keyimport.cli; assert keyimport.errors; print({heavy} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout  # noqa: S603 -- our own interpreter
+
+    assert loaded == "set()\n"
 
 
 def test_every_error_is_exported() -> None:

@@ -13,6 +13,7 @@ async with KeyImportClient("unix:/run/keybroker/keybroker.sock") as client:
 ```
 """
 
+import importlib
 import typing
 
 __all__ = [
@@ -75,75 +76,85 @@ __all__ = [
     "wrap",
 ]
 
-from keyimport.errors import (
-    AliasNotAllowed,
-    BrokerCredentials,
-    BrokerFault,
-    CallerNotAuthorized,
-    CallerRateExceeded,
-    CallerRefused,
-    CallerUnauthenticated,
-    ForeignAccount,
-    ImportTokenExpired,
-    ImportTokenInvalid,
-    ImportTokenRefused,
-    Internal,
-    KeyIdMalformed,
-    KeyImportError,
-    KeyMaterialMismatch,
-    KeyMaterialRefused,
-    KeyMaterialUnreadable,
-    KeyNotExternal,
-    KeyNotFound,
-    KeyRefused,
-    KeyStateIncompatible,
-    KmsBadResponse,
-    KmsDeniedBroker,
-    KmsThrottled,
-    KmsUnavailable,
-    MaterialUnsuitable,
-    OutcomeUnknown,
-    QuotaQueueFull,
-    QuotaWaitExceedsDeadline,
-    RegionNotServed,
-    RequestMalformed,
-    RequestRefused,
-    TryLater,
-    WrappingAlgorithmDeprecated,
-    WrappingAlgorithmNotAllowed,
-    WrappingKeyRejected,
-    WrappingKeySpecNotAllowed,
-    WrappingRefused,
-    WrappingUnsuitable,
-)
-from keyimport.results import (
-    BatchNews,
-    BatchParameters,
-    BatchProgress,
-    BatchRefusal,
-    DeletedKeyMaterial,
-    ImportedKeyMaterial,
-    KeyImportStatus,
-)
-from keyimport.v1.key_import_pb2 import (
-    ErrorReason,
-    ImportType,
-    ParametersSource,
-    Sharing,
-    WrappingAlgorithm,
-    WrappingKeySpec,
-)
-from keyimport.wrapping import Parameters, check_material, check_public_key, wrap
+# For `help(keyimport.errors)`; it loads nothing else.
+from keyimport import errors as errors
 
 if typing.TYPE_CHECKING:
     from keyimport.client import KeyImportClient
+    from keyimport.errors import (
+        AliasNotAllowed,
+        BrokerCredentials,
+        BrokerFault,
+        CallerNotAuthorized,
+        CallerRateExceeded,
+        CallerRefused,
+        CallerUnauthenticated,
+        ForeignAccount,
+        ImportTokenExpired,
+        ImportTokenInvalid,
+        ImportTokenRefused,
+        Internal,
+        KeyIdMalformed,
+        KeyImportError,
+        KeyMaterialMismatch,
+        KeyMaterialRefused,
+        KeyMaterialUnreadable,
+        KeyNotExternal,
+        KeyNotFound,
+        KeyRefused,
+        KeyStateIncompatible,
+        KmsBadResponse,
+        KmsDeniedBroker,
+        KmsThrottled,
+        KmsUnavailable,
+        MaterialUnsuitable,
+        OutcomeUnknown,
+        QuotaQueueFull,
+        QuotaWaitExceedsDeadline,
+        RegionNotServed,
+        RequestMalformed,
+        RequestRefused,
+        TryLater,
+        WrappingAlgorithmDeprecated,
+        WrappingAlgorithmNotAllowed,
+        WrappingKeyRejected,
+        WrappingKeySpecNotAllowed,
+        WrappingRefused,
+        WrappingUnsuitable,
+    )
+    from keyimport.results import (
+        BatchNews,
+        BatchParameters,
+        BatchProgress,
+        BatchRefusal,
+        DeletedKeyMaterial,
+        ImportedKeyMaterial,
+        KeyImportStatus,
+    )
+    from keyimport.v1.key_import_pb2 import (
+        ErrorReason,
+        ImportType,
+        ParametersSource,
+        Sharing,
+        WrappingAlgorithm,
+        WrappingKeySpec,
+    )
+    from keyimport.wrapping import Parameters, check_material, check_public_key, wrap
+
+# Where the names are, the lightest first: whoever wraps needs no network, and so loads no gRPC.
+_MODULES: typing.Final = ("errors", "results", "v1.key_import_pb2", "wrapping", "client")
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when it is first asked for: whoever wraps needs no network, and so loads no gRPC.
-    if name != "KeyImportClient":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from keyimport.client import KeyImportClient  # noqa: PLC0415 -- as above
+    # Loaded when it is first asked for: the command line is to begin before what it may not need.
+    if name in __all__:
+        for module in _MODULES:
+            value = getattr(importlib.import_module(f"keyimport.{module}"), name, None)
+            if value is not None:
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    globals()[name] = KeyImportClient
-    return KeyImportClient
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

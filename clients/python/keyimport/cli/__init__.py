@@ -7,16 +7,20 @@ import sys
 from typing import NoReturn
 
 _NEEDED = {"click", "rich"}
+_INTERRUPTED = 130  # `Exit.INTERRUPTED`, which may not be loaded yet
 
 
 def main() -> NoReturn:
     """Run the command that the process was started with, and end the process with its exit code."""
     try:
-        from keyimport.cli.commands import run  # noqa: PLC0415 -- needs what may not be there
+        from keyimport.cli.commands import run  # noqa: PLC0415 -- needs what may not be there, and takes its time
     except ModuleNotFoundError as error:
         if error.name not in _NEEDED:
             raise
         sys.exit("keyimport: the command line is not installed. Run: pip install 'keyimport[cli]'")
+    except KeyboardInterrupt:
+        sys.stderr.write("keyimport: interrupted.\n")
+        sys.exit(_INTERRUPTED)
     # Whoever closes one of them does not want to read it.
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
