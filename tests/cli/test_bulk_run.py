@@ -406,7 +406,7 @@ async def test_without_a_broker_nothing_is_begun(
     double: KmsDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wrong socket is told at once rather than waited for."""
-    monkeypatch.setattr("keyimport.bulk.run._GREETING_SECONDS", 1.0)
+    monkeypatch.setattr("keyimport.bulk.run.GREETING_SECONDS", 1.0)
     stage = Stage(folder=tmp_path, double=double, target=f"unix:{tmp_path}/none.sock")
     stage.prepare(1)
 

@@ -83,29 +83,51 @@ def test_text_stays_on_its_line_and_in_its_order(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(("trusted", "host"), [(True, "127.0.0.1"), (False, "127.0.0.1"), (True, "127.0.0.2")])
 async def test_mutual_tls_by_environment(
-    trusted: bool, broker: FakeBroker, identity: tuple[bytes, bytes], tmp_path: Path
+    *, trusted: bool, host: str, broker: FakeBroker, identity: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     """The three files make a connection; a broker that they do not vouch for is out of reach, in one line."""
     server = grpc.aio.server()
     key_import_pb2_grpc.add_KeyImportServiceServicer_to_server(broker, server)
     credentials = grpc.ssl_server_credentials([identity], identity[1], require_client_auth=True)
-    port = server.add_secure_port("127.0.0.1:0", credentials)
+    port = server.add_secure_port(f"{host}:0", credentials)
     await server.start()
     (tmp_path / "key.pem").write_bytes(identity[0])
     (tmp_path / "certificate.pem").write_bytes(identity[1])
     (tmp_path / "ca.pem").write_bytes(identity[1] if trusted else Authority("another").pem)
     files = ("--ca", "ca.pem", "--certificate", "certificate.pem", "--private-key", "key.pem")
 
-    outcome = await Command(folder=tmp_path, target=f"tcp:127.0.0.1:{port}")(
-        "status", KEY_ID, *files, "--timeout", "10" if trusted else "1"
+    proven = trusted and host == "127.0.0.1"
+    outcome = await Command(folder=tmp_path, target=f"tcp:{host}:{port}")(
+        "status", KEY_ID, *files, "--timeout", "10" if proven else "1"
     )
     await server.stop(None)
 
-    assert outcome.code == (0 if trusted else 8)
-    assert outcome.err.count("\n") == (0 if trusted else 1)
-    assert bool(broker.calls) == trusted
+    assert outcome.code == (0 if proven else 8)
+    assert outcome.err.count("\n") == (0 if proven else 1)
+    assert ("Check --ca" in outcome.err) == (not proven)
+    assert bool(broker.calls) == proven
+
+
+async def test_a_broker_that_is_waited_for_is_told_of(offline: Command) -> None:
+    """People learn at once that nobody answers; programs get the one object that they read."""
+    for_people = await offline("status", KEY_ID, "--timeout", "3")
+    for_programs = await offline("status", KEY_ID, "--timeout", "3", "--json")
+
+    first, second = for_people.err.splitlines()
+    assert first == "no broker answers yet; waiting up to 3 s"
+    assert second.startswith("keyimport: UNAVAILABLE")
+    assert for_programs.error["kind"] == "TRY_LATER"
+
+
+async def test_a_slow_answer_is_no_broker_away(broker: FakeBroker, command: Command) -> None:
+    """Whoever waits for KMS's quota is not told that nobody answers."""
+    broker.pause = 2
+
+    outcome = await command("status", KEY_ID)
+
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ class KeyImportClient:
         if channel is not None:
             await channel.close()
 
+    @property
+    def connected(self) -> bool:
+        """Whether a broker is at the other end at this moment."""
+        return self._channel is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
     async def get_parameters(
         self,
         key_id: str,

@@ -30,7 +30,8 @@ _KEYS_IN_A_STREAM: Final = 500
 _STREAM_SECONDS: Final = 900.0
 # Keys that did not fit into a stream are asked for so much earlier, as a part of it, lest the quota be idle.
 _AHEAD: Final = 1 / 20
-_GREETING_SECONDS: Final = 10.0
+GREETING_SECONDS: Final = 10.0
+"""How long the first answer is waited for."""
 
 
 class Run:
@@ -194,7 +195,7 @@ class Run:
         for item in self.items:
             if item.phase is not Phase.DONE:
                 try:
-                    await self._client.status(item.row.key_id, timeout=_GREETING_SECONDS)
+                    await self._client.status(item.row.key_id, timeout=GREETING_SECONDS)
                 except KeyImportError as error:
                     if is_away(error):
                         raise

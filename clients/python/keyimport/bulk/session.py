@@ -19,9 +19,10 @@ from keyimport.bulk.entries import History, histories
 from keyimport.bulk.journal import Journal, JournalError, JournalFailed
 from keyimport.bulk.manifest import ManifestRefused
 from keyimport.bulk.progress import Bar, Lines
-from keyimport.bulk.run import Run
+from keyimport.bulk.run import GREETING_SECONDS, Run
 from keyimport.cli import output
 from keyimport.cli.exits import CommandFailed, Exit
+from keyimport.cli.requests import telling_of_the_wait
 from keyimport.wrapping import algorithm_number, spec_number
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Session:
                 told=display.told,
             )
             try:
-                async with display.shown(run):
+                async with display.shown(run), telling_of_the_wait(client, seconds=GREETING_SECONDS, say=display.say):
                     await _until_done(run, display)
             finally:
                 summary.show(run.items, journal=self.journal, file=self.report, as_json=self.options.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
@@ -152,6 +153,9 @@ _BY_CODE: Final[Mapping[str, tuple[Exit, str]]] = {
     "UNIMPLEMENTED": (Exit.BROKER_FAULT, "The broker is older than this command; ask its operator for a newer one."),
 }
 
+# How gRPC words a TLS handshake that fails. Whatever else it says, it only says that nothing can be reached.
+_UNPROVEN: Final = re.compile(r"CERTIFICATE_VERIFY_FAILED|verification check failed|handshake failed", re.IGNORECASE)
+
 
 def failure_of(error: Exception) -> Failure:
     """The failure that an error is; for an error nobody foresaw its class and where it arose, and none of its text."""
@@ -176,6 +180,8 @@ def _of_call(error: errors.KeyImportError) -> Failure:
         if isinstance(error, kind):
             code, next_step = kinds_code, kinds_step
             break
+    if not error.reason and _UNPROVEN.search(error.message):
+        next_step = "Check --ca, and the name in --target: whoever answers has not shown that he is the broker."
     next_step = getattr(error, "next_step", "") or next_step
     for name in ("allowed", "suitable", "regions"):
         if name in error.metadata:

@@ -11,7 +11,7 @@ import click
 from keyimport import parameter_files, recipes
 from keyimport.cli.options import Options, broker_options
 from keyimport.cli.output import note, printing, remaining, rfc3339, show
-from keyimport.cli.requests import Span, Word, budget, wrapping_options
+from keyimport.cli.requests import Span, Word, budget, connection, wrapping_options
 from keyimport.cli.sources import NEW_FILE
 from keyimport.errors import KeyImportError
 from keyimport.files import require_new_directory
@@ -81,7 +81,7 @@ def get(
 async def _get(options: Options, asked: _Asked) -> tuple[Parameters, str]:
     """The set, and the key's spec or an empty string."""
     left = budget(options.seconds)
-    async with options.client() as client:
+    async with connection(options) as client:
         parameters = await client.get_parameters(
             asked.key,
             wrapping_algorithm=asked.wrapping_algorithm,

@@ -14,7 +14,7 @@ from keyimport import parameter_files
 from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, broker_options
 from keyimport.cli.output import note, printing, rfc3339, show
-from keyimport.cli.requests import Moment, Word, budget, status_if_allowed, wrapping_options
+from keyimport.cli.requests import Moment, Word, budget, connection, status_if_allowed, wrapping_options
 from keyimport.cli.sources import (
     DIRECTORY,
     FILE,
@@ -185,7 +185,7 @@ async def _import_wrapped(options: Options, order: _Order) -> ImportedKeyMateria
             next_step="Give the bytes that were wrapped under this very set, not base64 and not the key in plain text.",
         ) from error
     left = budget(options.seconds)
-    async with options.client() as client:
+    async with connection(options) as client:
         await status_if_allowed(client, parameters.key_arn, timeout=left())
         imported = await _sent(
             client.import_wrapped(parameters.key_arn, wrapped, parameters.import_token, **order.choices, timeout=left())
@@ -197,7 +197,7 @@ async def _import_material(options: Options, order: _Order) -> ImportedKeyMateri
     assert order.material is not None  # noqa: S101 -- as above
     material = read_material(order.material, form=order.form, passphrase_file=order.passphrase_file)
     left = budget(options.seconds)
-    async with options.client() as client:
+    async with connection(options) as client:
         status = await status_if_allowed(client, order.key, timeout=left())
         try:
             check_kind(material, status.key_spec if status else "")
@@ -210,7 +210,7 @@ async def _import_generated(options: Options, order: _Order) -> ImportedKeyMater
     assert order.save is not None  # noqa: S101 -- as above
     require_new_file(order.save)
     left = budget(options.seconds)
-    async with options.client() as client:
+    async with connection(options) as client:
         status = await client.status(order.key, timeout=left())
         new = order.choices["import_type"] == ImportType.IMPORT_TYPE_NEW_KEY_MATERIAL
         if not status.external_origin or (status.key_state != _NO_MATERIAL and not new):

@@ -12,7 +12,7 @@ from keyimport import parameter_files
 from keyimport.cli.exits import CommandFailed, Exit
 from keyimport.cli.options import Options, broker_options
 from keyimport.cli.output import printing, rfc3339, show
-from keyimport.cli.requests import Word, budget, status_if_allowed
+from keyimport.cli.requests import Word, budget, connection, status_if_allowed
 from keyimport.cli.sources import DIRECTORY, FILE, read_small
 from keyimport.requests import material_id_fault
 
@@ -111,13 +111,13 @@ def _require_yes(question: str) -> None:
 
 
 async def _status(options: Options, key: str) -> KeyImportStatus:
-    async with options.client() as client:
+    async with connection(options) as client:
         return await client.status(key)
 
 
 async def _delete(options: Options, key: str, key_material_id: str) -> DeletedKeyMaterial:
     left = budget(options.seconds)
-    async with options.client() as client:
+    async with connection(options) as client:
         await status_if_allowed(client, key, timeout=left())
         try:
             return await client.delete_imported_key_material(key, key_material_id=key_material_id, timeout=left())
@@ -130,5 +130,5 @@ async def _delete(options: Options, key: str, key_material_id: str) -> DeletedKe
 
 
 async def _discard(options: Options, key: str, token: bytes) -> None:
-    async with options.client() as client:
+    async with connection(options) as client:
         await client.discard(key, token)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from keyimport.cli.output import note
 from keyimport.errors import CallerNotAuthorized, KeyImportError
 from keyimport.requests import text_fault
 from keyimport.wrapping import algorithm_name, spec_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from keyimport import KeyImportClient, KeyImportStatus
+    from keyimport.cli.options import Options
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
@@ -24,6 +29,7 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 _ALGORITHMS: Final = [algorithm_name(number) for number in (3, 5, 2, 4)]  # type: ignore[arg-type]
 _SPECS: Final = [spec_name(number) for number in (3, 2, 1)]  # type: ignore[arg-type]
 _LONGEST_VALIDITY: Final = timedelta(days=365)
+_MOMENT: Final = 1.5
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours"}
 
 
@@ -106,6 +112,38 @@ def budget(seconds: float) -> Callable[[], float]:
     """A function saying how many seconds are left, so that several calls share one timeout."""
     end = time.monotonic() + seconds
     return lambda: end - time.monotonic()
+
+
+@asynccontextmanager
+async def connection(options: Options) -> AsyncIterator[KeyImportClient]:
+    """An open client of the broker, which people are told of if it has to be waited for."""
+    say = partial(note, as_json=options.json)
+    async with options.client() as client, telling_of_the_wait(client, seconds=options.seconds, say=say):
+        yield client
+
+
+@asynccontextmanager
+async def telling_of_the_wait(
+    client: KeyImportClient, *, seconds: float, say: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Let it be known if no broker answers the first call of this block for a moment, rather than be silent for long.
+
+    Args:
+        client: open.
+        seconds: how long an answer is waited for.
+        say: shows a line to people.
+    """
+
+    async def tell() -> None:
+        await asyncio.sleep(_MOMENT)
+        if not client.connected:
+            say(f"no broker answers yet; waiting up to {seconds:g} s")
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
 
 
 async def status_if_allowed(client: KeyImportClient, key: str, *, timeout: float) -> KeyImportStatus | None:  # noqa: ASYNC109 -- the deadline that gRPC tells the broker
