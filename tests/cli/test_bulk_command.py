@@ -84,16 +84,21 @@ async def test_a_manifest_with_faults_is_refused_whole(stage: Stage) -> None:
     stage.prepare(3)
     (stage.folder / "1.bin").unlink()
     (stage.folder / "2.bin").write_bytes(b"")
+    stage.manifest.write_text(stage.manifest.read_text() + '"x"y\n')
 
     ended = await bulk_process.run(stage.manifest, stage.target)
     as_json = await bulk_process.run(stage.manifest, stage.target, "--json")
 
     assert 2 == ended.code
-    assert ["line 3: material", "line 4: material"] == [
-        ": ".join(line.split(": ")[1:3]) for line in ended.errors.splitlines() if ": line " in line
+    *faults, last = ended.errors.splitlines()
+    assert ["line 3: material", "line 4: material", "line 5: is no CSV"] == [
+        ": ".join(line.split(": ")[1:3]) for line in faults
     ]
-    problems = json.loads(as_json.errors)["problems"]
-    assert (2, [3, 4]) == (as_json.code, [problem["line"] for problem in problems])
+    assert last.startswith("keyimport: ")
+    told = json.loads(as_json.errors)
+    assert (2, [3, 4, 5]) == (as_json.code, [problem["line"] for problem in told["problems"]])
+    names = ["code", "field", "kind", "message", "metadata", "next_step", "reason", "retry_after"]
+    assert (2, names) == (told["error"]["code"], sorted(told["error"]))
     assert [] == [call for call in stage.double.calls if call.key_id]
     assert not stage.journal.exists()
 

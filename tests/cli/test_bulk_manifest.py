@@ -11,7 +11,7 @@ import pytest
 
 from keyimport.bulk import sources
 from keyimport.bulk.manifest import Manifest, ManifestRefused, read
-from keyimport.bulk.rows import COLUMNS
+from keyimport.bulk.rows import COLUMNS, Problem
 from keyimport.v1.key_import_pb2 import WrappingAlgorithm, WrappingKeySpec
 
 KEY = "1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -112,6 +112,23 @@ def test_every_fault_of_every_line_is_told_at_once(tmp_path: Path) -> None:
     assert [(1, "form"), (2, ""), (3, ""), (4, "x"), (4, "key_id"), (5, "")] == _refused(path)
 
 
+def test_what_is_wrong_besides_is_told_at_once_too(tmp_path: Path) -> None:
+    """Files are looked at whatever else is wrong with their rows and others, unless it leaves open which they are."""
+    path = _write(
+        tmp_path,
+        GOOD | {"material": "none.bin"},
+        "{",
+        GOOD | {"material": "none.bin", "key_id": OTHER, "valid_to": "soon", "never_expires": ""},
+        GOOD | {"material": "none.bin", "key_id": KEY.replace("1", "3"), "form": "der"},
+    )
+
+    with pytest.raises(ManifestRefused) as raised:
+        read(path, lambda manifest: (Problem(line=row.line, field="material", message="") for row in manifest.rows))
+
+    found = [(problem.line, problem.field) for problem in raised.value.problems]
+    assert [(1, "material"), (2, ""), (3, "valid_to"), (3, "material"), (4, "form")] == found
+
+
 @pytest.mark.parametrize(
     ("first", "second", "twins"),
     [
@@ -170,7 +187,11 @@ def test_another_row_is_another_manifest(tmp_path: Path, change: dict[str, str])
         ("key_id,material,form,never_expires\n", [(0, "")]),
         ("key_id,colour,form,form\n", [(1, "colour"), (1, "form")]),
         (f"key_id,material,form,never_expires\n{KEY},good.bin,raw,true,more\n", [(2, "")]),
-        (f'key_id,material,form,never_expires\n"{KEY}"x,good.bin,raw,true\n', [(0, "")]),
+        (
+            f'key_id,material,form,never_expires\n"{KEY}"x,good.bin,raw,true\nx,y,raw\n',
+            [(2, ""), (3, "key_id"), (3, "valid_to")],
+        ),
+        ('"key_id"x\n', [(1, "")]),
         (f"key_id,material\n{KEY},good.bin\n", [(2, "form"), (2, "valid_to")]),
         ("key_id\n\xff\n", [(0, "")]),
     ],

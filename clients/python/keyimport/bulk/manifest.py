@@ -13,7 +13,7 @@ from keyimport.bulk.rows import COLUMNS, Problem, Row, parse
 from keyimport.requests import text_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
@@ -51,11 +51,16 @@ class Manifest:
         return self.path.parent / name
 
 
-def read(path: Path) -> Manifest:
+def read(path: Path, look: Callable[[Manifest], Iterable[Problem]] | None = None) -> Manifest:
     """The manifest in a file whose name ends in .csv or .jsonl.
 
+    Args:
+        path: the file.
+        look: what is wrong besides, such as with the files that the rows name. It is given the rows that name any, of
+            which some may have faults already.
+
     Raises:
-        ManifestRefused: it cannot be read, or has faults. The files that it names are not looked at here.
+        ManifestRefused: it cannot be read, or has faults.
     """
     problems: list[Problem] = []
     lines = list(_cells(path, problems))
@@ -63,9 +68,12 @@ def read(path: Path) -> Manifest:
     problems += _duplicates(path.parent, lines)
     if not rows and not problems:
         problems.append(Problem(line=0, field="", message="the manifest has no rows"))
+    manifest = Manifest(path=path, rows=tuple(rows), sha256=_digest(rows))
+    if look:
+        problems += look(manifest)
     if problems:
         raise ManifestRefused(problems)
-    return Manifest(path=path, rows=tuple(rows), sha256=_digest(rows))
+    return manifest
 
 
 def _cells(path: Path, problems: list[Problem]) -> Iterator[_Cells]:
@@ -84,15 +92,17 @@ def _cells(path: Path, problems: list[Problem]) -> Iterator[_Cells]:
         message = "the manifest is not UTF-8"
     except OSError as error:
         message = f"the manifest cannot be read: {error.strerror}"
-    except csv.Error as error:
-        message = f"the manifest is no CSV: {error}"
     if message:
         problems.append(Problem(line=0, field="", message=message))
 
 
 def _csv(text: str, problems: list[Problem]) -> Iterator[_Cells]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header = [name.strip() for name in next(reader, [])]
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        problems.append(Problem(line=1, field="", message=f"is no CSV: {error}"))
+        return
     for name in dict.fromkeys(header):
         if name not in COLUMNS:
             message = f"unknown column; there are {', '.join(COLUMNS)}"
@@ -101,7 +111,11 @@ def _csv(text: str, problems: list[Problem]) -> Iterator[_Cells]:
             problems.append(Problem(line=1, field=name, message="the column is there twice"))
     while True:
         line = reader.line_num + 1  # where the row begins: a quoted cell may go over several lines
-        cells = next(reader, None)
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            problems.append(Problem(line=line, field="", message=f"is no CSV: {error}"))
+            continue
         if cells is None:
             return
         if not any(cells):

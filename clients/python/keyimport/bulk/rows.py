@@ -35,6 +35,7 @@ _KEY_ID: Final = re.compile(
     r"(?:arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/)?"
     r"(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})"
 )
+_FILES: Final = frozenset({"material", "form", "generate", "save"})
 _YES_AND_NO: Final = {"true": True, "false": False, "": False}
 
 
@@ -92,13 +93,14 @@ class Row:
 
 
 def parse(line: int, cells: Mapping[str, str], problems: list[Problem]) -> Row | None:
-    """The row in these cells; None if it has faults, which are added to `problems`."""
+    """The row in these cells, whose faults are added to `problems`; None if they leave open what files it has."""
     found = [Problem(line=line, field=field, message=message) for field, message in _faults(cells)]
     problems += found
-    if found:
+    faulty = {problem.field for problem in found}
+    if faulty & _FILES:
         return None
     texts = {name: cells.get(name, "") for name in COLUMNS if name not in ("valid_to", "never_expires")}
-    return Row(line=line, valid_to=_time(cells.get("valid_to", "")), **texts)
+    return Row(line=line, valid_to=None if "valid_to" in faulty else _time(cells.get("valid_to", "")), **texts)
 
 
 def _faults(cells: Mapping[str, str]) -> Iterator[tuple[str, str]]:

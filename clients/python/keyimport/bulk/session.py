@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keyimport.bulk import manifest as manifests
@@ -21,12 +21,12 @@ from keyimport.bulk.manifest import ManifestRefused
 from keyimport.bulk.progress import Bar, Lines
 from keyimport.bulk.run import GREETING_SECONDS, Run
 from keyimport.cli import output
-from keyimport.cli.exits import CommandFailed, Exit
+from keyimport.cli.exits import CommandFailed, Exit, Failure
 from keyimport.cli.requests import telling_of_the_wait
 from keyimport.wrapping import algorithm_number, spec_number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from keyimport.bulk.manifest import Manifest
@@ -69,10 +69,9 @@ class Session:
         self._require_report()
         client = self.options.client()
         try:
-            manifest = manifests.read(self.manifest)
-            if not self.journal.exists():
-                # A manifest with faults leaves no journal behind.
-                self._check(manifest, {})
+            # A manifest with faults leaves no journal behind. Where there is one, it says which files may be gone.
+            look = None if self.journal.exists() else partial(self._faults, known={})
+            manifest = manifests.read(self.manifest, look)
             with Journal(self.journal, manifest.sha256) as journal:
                 known = histories(journal.entries)
                 self._check(manifest, known)
@@ -111,30 +110,31 @@ class Session:
         return summary.exit_of(run.items)
 
     def _check(self, manifest: Manifest, known: Mapping[str, History]) -> None:
+        if faults := list(self._faults(manifest, known)):
+            raise ManifestRefused(faults)
+
+    def _faults(self, manifest: Manifest, known: Mapping[str, History]) -> Iterator[Problem]:
         """What may have changed since an earlier run, for the rows that it has not imported."""
         algorithm, spec = self._wrapping()
         now = datetime.now(UTC)
-        found: list[Problem] = []
         for row in manifest.rows:
             history = known.get(row.key_id, History())
             # What was sent is found out first: the person may have destroyed the file of what is imported.
             if not (history.imported or history.open_import):
-                found += sources.problems(
+                yield from sources.problems(
                     manifest, row, own_file=history.generating, algorithm=algorithm, spec=spec, now=now
                 )
-        if found:
-            raise ManifestRefused(found)
 
     def _refuse(self, refused: ManifestRefused) -> Exit:
-        if self.options.json:
-            told = {"error": {"code": Exit.USAGE, "kind": Exit.USAGE.name, "message": "the manifest has faults"}}
-            problems = [asdict(problem) for problem in refused.problems]
-            sys.stderr.write(json.dumps({**told, "problems": problems}) + "\n")
-        else:
-            for problem in refused.problems:
-                output.note(f"{self.manifest}: {problem}", as_json=False)
-            output.note("Nothing was sent. Mend the manifest, and run the command again.", as_json=False)
-        return Exit.USAGE
+        failure = Failure(
+            code=Exit.USAGE,
+            message=f"{self.manifest}: the manifest has faults, and nothing was sent",
+            next_step="Mend it, and run the command again.",
+        )
+        for problem in refused.problems:
+            output.note(f"{self.manifest}: {problem}", as_json=self.options.json)
+        output.tell(failure, as_json=self.options.json, problems=[asdict(problem) for problem in refused.problems])
+        return failure.code
 
     def _wrapping(self) -> tuple[WrappingAlgorithm.ValueType, WrappingKeySpec.ValueType]:
         return algorithm_number(self.wrapping_algorithm), spec_number(self.wrapping_key_spec)

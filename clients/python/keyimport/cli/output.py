@@ -122,15 +122,15 @@ def note(text: str, *, as_json: bool) -> None:
             console(sys.stderr).print(Text(printable(text)))
 
 
-def tell(failure: Failure, *, as_json: bool) -> None:
-    """A failure, in one line on standard error."""
+def tell(failure: Failure, *, as_json: bool, **more: object) -> None:
+    """A failure, in one line on standard error; programs get what there is more of it beside the error."""
     if as_json:
         told = asdict(failure) | {
             "code": failure.code.value,
             "kind": failure.code.name,
             "metadata": failure.metadata or {},
         }
-        print(json.dumps({"error": told}), file=sys.stderr, flush=True)  # noqa: T201 -- as above
+        print(json.dumps({"error": told} | more), file=sys.stderr, flush=True)  # noqa: T201 -- as above
         return
     line = Text("keyimport: ", style="bold red")
     line.append(printable(f"{failure.message.rstrip('.')}. {failure.next_step}"), style="default not bold")
