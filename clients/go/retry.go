@@ -44,7 +44,7 @@ func call[Request, Response any](
 	effect effect,
 ) (*Response, error) {
 	for attempt := 0; ; attempt++ {
-		if err := ctx.Err(); err != nil {
+		if err := over(ctx); err != nil {
 			// Nothing was sent, so that the outcome is known.
 			return nil, fromRPC(status.FromContextError(err).Err(), readsOnly)
 		}
@@ -70,6 +70,17 @@ func call[Request, Response any](
 		case <-time.After(time.Duration(wait)):
 		}
 	}
+}
+
+// over is why nothing more may be sent, or nil. A context is told of its deadline by a timer, which can be late.
+func over(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // delayBeforeRetry is how long to wait before the same call is made again; false where it is not. The first call is

@@ -198,3 +198,25 @@ func TestTheTimeoutIsToldToTheBrokerAndKept(t *testing.T) {
 		t.Errorf("not sent: %v", err)
 	}
 }
+
+// A late context does not know yet that its deadline has passed, as when its timer is late.
+type late struct{ context.Context }
+
+func (late) Deadline() (time.Time, bool) { return time.Now(), true }
+
+func TestNothingIsSentAfterTheDeadline(t *testing.T) {
+	broker := &fakeBroker{}
+	client := start(t, broker)
+
+	_, deleting := client.DeleteImportedKeyMaterial(late{t.Context()}, testKeyID, "")
+	_, importing := client.ImportWrapped(late{t.Context()}, testKeyID, []byte("w"), []byte("t"), forEver)
+
+	for _, err := range []error{deleting, importing} {
+		if errors.Is(err, OutcomeUnknown) || status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("%v", err)
+		}
+	}
+	if len(broker.calls) != 0 {
+		t.Errorf("%v", broker.calls)
+	}
+}

@@ -4,6 +4,7 @@ import com.example.keyimport.KeyImportException.Details;
 import com.example.keyimport.v1.KeyImportServiceGrpc;
 import com.example.keyimport.v1.KeyImportServiceGrpc.KeyImportServiceBlockingStub;
 import com.google.protobuf.MessageLite;
+import io.grpc.Context;
 import io.grpc.Deadline;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
@@ -31,6 +32,7 @@ final class Calls {
             Deadline deadline) {
         requireSendable(request);
         for (int attempt = 1; ; attempt++) {
+            requireNotOver(deadline);
             try {
                 var stub = KeyImportServiceGrpc.newBlockingStub(connection.channel())
                         .withDeadline(deadline);
@@ -57,14 +59,25 @@ final class Calls {
     /** Here rather than by gRPC, which ends such a call as CANCELLED, as if something had been sent. */
     private static void requireSendable(MessageLite request) {
         if (request.getSerializedSize() > Connection.MESSAGE_BYTES) {
-            throw new KeyImportException(new Details(
-                    "a request of " + request.getSerializedSize() + " bytes is too large; nothing was sent",
-                    "",
+            throw unsent(
                     Status.Code.RESOURCE_EXHAUSTED,
-                    null,
-                    null,
-                    Map.of(),
-                    null));
+                    "a request of " + request.getSerializedSize() + " bytes is too large");
         }
+    }
+
+    /** Here too, because gRPC says of a call it did not begin what it says of one that broke off. */
+    private static void requireNotOver(Deadline deadline) {
+        var context = Context.current();
+        var contexts = context.getDeadline();
+        if (deadline.isExpired() || (contexts != null && contexts.isExpired())) {
+            throw unsent(Status.Code.DEADLINE_EXCEEDED, "the time is up");
+        }
+        if (context.isCancelled()) {
+            throw unsent(Status.Code.CANCELLED, "the Context is cancelled");
+        }
+    }
+
+    private static KeyImportException unsent(Status.Code code, String why) {
+        return new KeyImportException(new Details(why + "; nothing was sent", "", code, null, null, Map.of(), null));
     }
 }

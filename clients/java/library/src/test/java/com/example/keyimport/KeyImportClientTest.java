@@ -10,6 +10,7 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertThrowsExactly;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.example.keyimport.KeyImportException.ImportTokenExpired;
@@ -21,11 +22,13 @@ import com.example.keyimport.v1.GetKeyImportStatusRequest;
 import com.example.keyimport.v1.GetParametersForImportRequest;
 import com.example.keyimport.v1.GetParametersForImportResponse;
 import com.example.keyimport.v1.ImportKeyMaterialRequest;
+import com.example.keyimport.v1.KeyImportServiceGrpc.KeyImportServiceBlockingStub;
 import com.example.keyimport.v1.WrappingAlgorithm;
 import com.example.keyimport.v1.WrappingKeySpec;
 import com.google.protobuf.ByteString;
 import com.google.protobuf.Timestamp;
 import io.grpc.Context;
+import io.grpc.Deadline;
 import io.grpc.Status;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -36,13 +39,16 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -251,6 +257,62 @@ class KeyImportClientTest {
         var error = assertThrows(KeyImportException.class, () -> hasty.getParameters(Broker.KEY_ID));
         assertEquals(Optional.of(Status.Code.DEADLINE_EXCEEDED), error.code());
         client.withTimeout(Duration.ofSeconds(Long.MAX_VALUE)).getParameters(Broker.KEY_ID);
+    }
+
+    @Test
+    void knowsWhatBecameOfACallThatWasNotSent() {
+        assertSendsNothing(Status.Code.DEADLINE_EXCEEDED, client.withTimeout(Duration.ZERO));
+        var timer = Executors.newSingleThreadScheduledExecutor();
+        var late = Context.current().withDeadline(Deadline.after(0, TimeUnit.SECONDS), timer);
+        late.run(() -> assertSendsNothing(Status.Code.DEADLINE_EXCEEDED, client));
+        timer.shutdownNow();
+        var cancelled = Context.current().withCancellation();
+        cancelled.cancel(null);
+        cancelled.run(() -> assertSendsNothing(Status.Code.CANCELLED, client));
+        assertEquals(List.of(), broker.authorities);
+    }
+
+    private static void assertSendsNothing(Status.Code code, KeyImportClient client) {
+        for (Executable change : List.<Executable>of(
+                () -> client.deleteImportedKeyMaterial(Broker.KEY_ID),
+                () -> client.importWrapped(
+                        Broker.KEY_ID, MATERIAL, TOKEN, Expiration.never(), MaterialOptions.DEFAULT))) {
+            var error = assertThrowsExactly(KeyImportException.class, change);
+            assertEquals(Optional.of(code), error.code());
+        }
+    }
+
+    /** Of a refused import, the delay ends after the time that is left. */
+    @Test
+    void sendsNothingAfterADelayThatTookTooLong() {
+        var elapsed = new AtomicLong();
+        var deadline = Deadline.after(30, TimeUnit.SECONDS, new Deadline.Ticker() {
+            @Override
+            public long nanoTime() {
+                return elapsed.get();
+            }
+        });
+        broker.failures.add(failure(Status.Code.RESOURCE_EXHAUSTED, info("KMS_THROTTLED"), retryAfter(1000)));
+        CompletableFuture.runAsync(() -> {
+            while (broker.requests.isEmpty()) {
+                sleep(10);
+            }
+            sleep(500); // by when the client has the answer, and waits
+            elapsed.set(TimeUnit.SECONDS.toNanos(31));
+        });
+        try (var connection = Connection.to(broker.target(), null)) {
+            var request = DeleteImportedKeyMaterialRequest.getDefaultInstance();
+            var error = assertThrows(
+                    KeyImportException.class,
+                    () -> Calls.make(
+                            connection,
+                            KeyImportServiceBlockingStub::deleteImportedKeyMaterial,
+                            request,
+                            true,
+                            deadline));
+            assertFalse(error instanceof OutcomeUnknown);
+        }
+        assertEquals(1, broker.requests.size());
     }
 
     @Test
