@@ -180,7 +180,7 @@ function grpcTarget(target: string, encrypted: boolean): string {
     return target;
   }
   const [, host, port] = /^(?:tcp:)?(\[[^[\]/]+\]|[^:[\]/]+):([0-9]+)$/.exec(target) ?? [];
-  if (host === undefined || port === undefined) {
+  if (host === undefined || port === undefined || Number(port) > 65_535) {
     throw new ArgumentError(`${JSON.stringify(target)} is neither unix:PATH nor tcp:HOST:PORT`);
   }
   // Whoever can answer in the broker's place can have the key material wrapped for himself.
