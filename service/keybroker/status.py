@@ -50,9 +50,6 @@ CODES: Mapping[str, grpc.StatusCode] = {
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
 
-# gRPC clients wait this long before they retry by themselves; only our own line knows the time that well.
-_PUSHBACK = (errors.QuotaWaitExceedsDeadline, errors.QuotaQueueFull, errors.CallerRateExceeded)
-
 
 def to_status(error: errors.BrokerError, correlation_id: str) -> Status:
     """What the caller is told: fixed sentences, and nothing of the cause.
@@ -82,9 +79,9 @@ def to_status(error: errors.BrokerError, correlation_id: str) -> Status:
 
 
 def to_metadata(error: errors.BrokerError, status: Status) -> tuple[tuple[str, str | bytes], ...]:
-    """The trailing metadata that carries a status, and the pushback gRPC's own retries obey."""
+    """The trailing metadata that carries a status, and RetryInfo once more as gRPC's own retries obey it."""
     trailing: tuple[tuple[str, str | bytes], ...] = (("grpc-status-details-bin", status.SerializeToString()),)
-    if isinstance(error, _PUSHBACK):
+    if isinstance(error, errors.TryAgain):
         trailing += (("grpc-retry-pushback-ms", str(_milliseconds(error))),)
     return trailing
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from keyimport.v1 import key_import_pb2 as pb
+from keyimport.v1 import key_import_pb2_grpc
 from tests.conftest import refusal_of
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     RunBroker = Callable[..., AbstractAsyncContextManager[RunningBroker]]
 
 GET = "GetParametersForImport"
+SERVICE_CONFIG = Path(__file__).parents[2].joinpath("clients", "service_config.json").read_text()
 
 
 def _request(key_id: str, **fields: Any) -> pb.GetParametersForImportRequest:
@@ -83,6 +87,24 @@ async def test_a_callers_short_deadline_is_answered_with_the_wait(run_broker: Ru
     assert refused.retry_after == pytest.approx(4, abs=0.9)
     assert refused.pushback == str(round(refused.retry_after * 1000))
     assert double.count(GET) == 1
+
+
+async def test_a_raw_stub_with_our_service_config_comes_back_when_it_is_told_to(
+    run_broker: RunBroker, double: KmsDouble
+) -> None:
+    """The retry of gRPC itself waits the second of RetryInfo, and not its own first backoff, which is shorter."""
+    arn = double.add_key()
+    double.lie(GET, "error:KMSInternalException", 1)
+    options = [("grpc.service_config", SERVICE_CONFIG)]
+    async with run_broker() as broker, grpc.aio.insecure_channel(broker.target, options=options) as channel:
+        stub: Any = key_import_pb2_grpc.KeyImportServiceStub(channel)
+        started = time.monotonic()
+        answer = await stub.GetParametersForImport(_request(arn), timeout=30)
+        took = time.monotonic() - started
+
+    assert answer.key_arn == arn
+    assert double.count(GET) == 2
+    assert took >= 1
 
 
 async def test_without_a_deadline_the_servers_maximum_holds(run_broker: RunBroker, double: KmsDouble) -> None:

@@ -78,9 +78,7 @@ def test_a_status_tells_reason_hints_and_no_more(kind: type[errors.BrokerError])
     assert retry.HasField("retry_delay") == issubclass(kind, errors.TryAgain)
     assert bool(bad.field_violations) == (getattr(kind, "field_name", None) is not None)
     assert ("correlation_id" in info.metadata) == (CODES[kind.reason] is grpc.StatusCode.INTERNAL)
-    assert trailing.get("grpc-retry-pushback-ms") == (
-        "2500" if kind.reason in {"QUOTA_WAIT_EXCEEDS_DEADLINE", "QUOTA_QUEUE_FULL", "CALLER_RATE_EXCEEDED"} else None
-    )
+    assert trailing.get("grpc-retry-pushback-ms") == ("2500" if issubclass(kind, errors.TryAgain) else None)
     assert b"canary" not in status.SerializeToString()
     assert len(status.SerializeToString()) < 4096
 
