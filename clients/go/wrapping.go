@@ -10,6 +10,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"strings"
+
+	"example.com/keybroker/keyimport/internal/kwp"
 )
 
 // A recipe is one wrapping algorithm: the hash of OAEP and of its MGF1, and whether an AES key stands between.
@@ -68,7 +70,7 @@ func Wrap(material, publicKey []byte, algorithm WrappingAlgorithm, spec Wrapping
 	if err != nil {
 		return nil, err
 	}
-	second, err := wrapPadded(aesKey, material)
+	second, err := kwp.Wrap(aesKey, material)
 	if err != nil {
 		return nil, err
 	}

@@ -7,12 +7,14 @@ import base64
 import json
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from keyimport import ImportType, KeyImportClient, KeyImportError, ParametersSource, Sharing
 from keyimport.wrapping import algorithm_name, spec_name, wrap
@@ -21,7 +23,7 @@ from tests.kms_wrapping import unwrap
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-_BYTES = {"material", "encrypted_key_material", "import_token", "public_key", "private_key", "wrapped"}
+_BYTES = {"key", "material", "encrypted_key_material", "import_token", "public_key", "private_key", "wrapped"}
 
 
 def _arguments(request: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +44,12 @@ def _arguments(request: dict[str, Any]) -> dict[str, Any]:
     if "valid_to" in given:
         given["valid_to"] = datetime.fromisoformat(given["valid_to"])
     return given
+
+
+@cache
+def _public_key() -> bytes:
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _encoded(value: bytes) -> str:
@@ -129,6 +137,12 @@ class Session:
     ) -> dict[str, Any]:
         wrapped = wrap(material, public_key=public_key, algorithm=wrapping_algorithm, spec=wrapping_key_spec)
         return {"wrapped": _encoded(wrapped)}
+
+    async def aes_key_wrap(self, key: bytes, material: bytes) -> dict[str, Any]:
+        # The library has no function of its own for this step: what it takes for fresh randomness is the key.
+        with mock.patch("secrets.token_bytes", return_value=key):
+            wrapped = wrap(material, public_key=_public_key(), algorithm="RSA_AES_KEY_WRAP_SHA_256")
+        return {"wrapped": _encoded(wrapped[256:])}
 
     async def unwrap(self, private_key: bytes, wrapping_algorithm: str, wrapped: bytes) -> dict[str, Any]:
         key = load_der_private_key(private_key, password=None)

@@ -55,4 +55,6 @@ pub use parameters::Parameters;
 pub use public_key::check_public_key;
 pub use tonic::Code;
 pub use v1::{ImportType, ParametersSource, Sharing, WrappingAlgorithm, WrappingKeySpec};
+#[doc(hidden)]
+pub use wrapping::aes_key_wrap;
 pub use wrapping::{check_material, wrap};

@@ -61,8 +61,9 @@ fn wrap_in_two_steps(
     Ok(wrapped)
 }
 
-/// RFC 5649.
-pub(crate) fn aes_key_wrap(aes_key: &[u8; AES_KEY_BYTES], material: &[u8]) -> Result<Vec<u8>, Unspecified> {
+/// RFC 5649. Public for the conformance driver alone, which compares it with the vectors of NIST.
+#[doc(hidden)]
+pub fn aes_key_wrap(aes_key: &[u8; AES_KEY_BYTES], material: &[u8]) -> Result<Vec<u8>, Unspecified> {
     let mut wrapped = vec![0; material.len().next_multiple_of(8) + 8];
     let length = AesKek::new(&AES_256, aes_key)?.wrap_with_padding(material, &mut wrapped)?.len();
     wrapped.truncate(length);

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
 import * as keyimport from "../src/index.js";
+import { aesKeyWrap } from "../src/wrapping.js";
 import { unwrap } from "./unwrap.js";
 
 /** A request; the library is left to find out whether its words are any. */
@@ -21,6 +22,7 @@ interface Request {
   readonly wrapping_key_spec?: keyimport.WrappingKeySpec;
   readonly min_remaining_seconds?: number;
   readonly sharing?: keyimport.Sharing;
+  readonly key: string;
   readonly material: string;
   readonly valid_to?: string;
   readonly never_expires?: true;
@@ -112,6 +114,10 @@ const verbs: Readonly<Record<string, (request: Request) => object | Promise<obje
   wrap(request) {
     const under = { ...choice(request), publicKey: bytes(request.public_key) } as keyimport.WrappingKey;
     return { wrapped: base64(keyimport.wrap(bytes(request.material), under)) };
+  },
+
+  aes_key_wrap({ key, material }) {
+    return { wrapped: base64(aesKeyWrap(bytes(key), bytes(material))) };
   },
 
   unwrap({ private_key = "", wrapping_algorithm, wrapped }) {

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"example.com/keybroker/keyimport"
+	"example.com/keybroker/keyimport/internal/kwp"
 	"example.com/keybroker/keyimport/internal/unwrap"
 )
 
@@ -51,6 +52,7 @@ type request struct {
 
 	PublicKey []byte `json:"public_key"`
 	Wrapped   []byte `json:"wrapped"`
+	Key       []byte `json:"key"`
 }
 
 type answer map[string]any
@@ -99,6 +101,9 @@ func (d *driver) do(asked request) (answer, error) {
 		return answer{}, d.connect(asked)
 	case "wrap":
 		wrapped, err := keyimport.Wrap(asked.Material, asked.PublicKey, asked.WrappingAlgorithm, asked.WrappingKeySpec)
+		return answer{"wrapped": wrapped}, err
+	case "aes_key_wrap":
+		wrapped, err := kwp.Wrap(asked.Key, asked.Material)
 		return answer{"wrapped": wrapped}, err
 	case "unwrap":
 		material, err := unwrapped(asked)

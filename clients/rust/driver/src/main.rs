@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keyimport::{
-    Client, Code, Error, ErrorKind, Expiration, GetOptions, ImportOptions, ImportedKeyMaterial, MutualTls, wrap,
+    Client, Code, Error, ErrorKind, Expiration, GetOptions, ImportOptions, ImportedKeyMaterial, MutualTls,
+    aes_key_wrap, wrap,
 };
 use prost_types::Timestamp;
 use serde_json::{Value, json};
@@ -44,6 +45,11 @@ async fn answer(ask: &Ask, client: &mut Option<Client>) -> Result<Value, Failure
         "wrap" => {
             let (algorithm, spec) = (ask.word("wrapping_algorithm")?, ask.word("wrapping_key_spec")?);
             let wrapped = wrap(&ask.bytes("material")?, &ask.bytes("public_key")?, algorithm, spec)?;
+            return Ok(json!({ "wrapped": STANDARD.encode(wrapped) }));
+        }
+        "aes_key_wrap" => {
+            let key = ask.bytes("key")?.try_into().map_err(|_| "key is none of AES-256")?;
+            let wrapped = aes_key_wrap(&key, &ask.bytes("material")?)?;
             return Ok(json!({ "wrapped": STANDARD.encode(wrapped) }));
         }
         "unwrap" => {

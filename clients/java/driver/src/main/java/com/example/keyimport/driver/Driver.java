@@ -3,6 +3,7 @@ package com.example.keyimport.driver;
 import com.example.keyimport.DeletedKeyMaterial;
 import com.example.keyimport.Expiration;
 import com.example.keyimport.ImportedKeyMaterial;
+import com.example.keyimport.Inside;
 import com.example.keyimport.KeyImportClient;
 import com.example.keyimport.KeyImportException;
 import com.example.keyimport.KeyStatus;
@@ -115,6 +116,8 @@ final class Driver implements AutoCloseable {
                                 request.bytes("public_key"),
                                 algorithm(request),
                                 spec(request))));
+            case "aes_key_wrap" ->
+                object("wrapped", base64(Inside.aesKeyWrap(request.bytes("key"), request.bytes("material"))));
             case "unwrap" ->
                 object(
                         "material",

@@ -1,7 +1,8 @@
-package keyimport
+package kwp
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/hex"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestTheVectorsOfRFC5649(t *testing.T) {
 		},
 		{"466f7250617369", "afbeb0f07dfbf5419200f2ccb50bb24f"},
 	} {
-		wrapped, err := wrapPadded(key, decode(t, vector.material))
+		wrapped, err := Wrap(key, decode(t, vector.material))
 		if err != nil || !bytes.Equal(wrapped, decode(t, vector.wrapped)) {
 			t.Errorf("%s: %x, %v", vector.material, wrapped, err)
 		}
@@ -39,8 +40,8 @@ func TestTheVectorsOfRFC5649(t *testing.T) {
 // Every length about the first blocks, and the longest that KMS takes.
 func TestEveryLengthIsUnwrappedToTheSame(t *testing.T) {
 	for _, size := range append(upTo(67), 5879, 5880) {
-		key, material := randomBytes(aesKeyBytes), randomBytes(size)
-		wrapped, err := wrapPadded(key, material)
+		key, material := randomBytes(32), randomBytes(size)
+		wrapped, err := Wrap(key, material)
 		if err != nil || len(wrapped) != (size+7)/8*8+8 {
 			t.Fatalf("%d: %d, %v", size, len(wrapped), err)
 		}
@@ -51,7 +52,7 @@ func TestEveryLengthIsUnwrappedToTheSame(t *testing.T) {
 }
 
 func TestWhatIsNoWrappingIsNotUnwrapped(t *testing.T) {
-	key := make([]byte, aesKeyBytes)
+	key := make([]byte, 32)
 	for _, size := range []int{0, 8, 15, 16, 17, 23, 24, 4096} {
 		if material, err := unwrap.AESKeyUnwrapPadded(key, make([]byte, size)); err == nil {
 			t.Errorf("%d zeros open to %x", size, material)
@@ -65,6 +66,12 @@ func upTo(most int) []int {
 		sizes = append(sizes, size)
 	}
 	return sizes
+}
+
+func randomBytes(size int) []byte {
+	random := make([]byte, size)
+	rand.Read(random)
+	return random
 }
 
 func decode(t *testing.T, digits string) []byte {

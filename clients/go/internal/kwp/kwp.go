@@ -1,13 +1,14 @@
-package keyimport
+// Package kwp is AES key wrap with padding, RFC 5649. It is written here because the standard library has none, and that
+// of Tink takes no fewer than 16 bytes.
+package kwp
 
 import (
 	"crypto/aes"
 	"encoding/binary"
 )
 
-// wrapPadded encrypts key material under an AES key by RFC 5649, AES key wrap with padding. It is written here because
-// the standard library has none, and that of Tink takes no fewer than 16 bytes.
-func wrapPadded(key, material []byte) ([]byte, error) {
+// Wrap encrypts key material under an AES key.
+func Wrap(key, material []byte) ([]byte, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return nil, err
