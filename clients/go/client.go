@@ -192,6 +192,9 @@ func (c *Client) Status(ctx context.Context, keyID string) (*Status, error) {
 		message := fmt.Sprintf("the broker's answer is refused: it is for %q, not for %q", answer.GetKeyArn(), keyID)
 		return nil, &Error{Message: message}
 	}
+	if answer.MaterialValidTo != nil && answer.MaterialValidTo.CheckValid() != nil {
+		return nil, &Error{Message: "the broker's answer is refused: the material's expiry is no date"}
+	}
 	return &Status{
 		KeyARN:          answer.GetKeyArn(),
 		KeySpec:         answer.GetKeySpec(),

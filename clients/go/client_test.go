@@ -179,6 +179,27 @@ func TestAnAnswerForAnotherKeyIsNoSuccess(t *testing.T) {
 	}
 }
 
+func TestTheStatusTellsWhenTheMaterialExpires(t *testing.T) {
+	for _, c := range []struct {
+		told *timestamppb.Timestamp
+		want time.Time
+		ok   bool
+	}{
+		{nil, time.Time{}, true},
+		{&timestamppb.Timestamp{Seconds: 4e9}, time.Unix(4e9, 0), true},
+		{&timestamppb.Timestamp{Seconds: 1 << 60}, time.Time{}, false},
+		{&timestamppb.Timestamp{Nanos: -1}, time.Time{}, false},
+	} {
+		client := start(t, &fakeBroker{lie: func(message proto.Message) {
+			message.(*pb.GetKeyImportStatusResponse).MaterialValidTo = c.told
+		}})
+		status, err := client.Status(t.Context(), testKeyID)
+		if c.ok != (err == nil) || c.ok && !status.MaterialValidTo.Equal(c.want) {
+			t.Errorf("%v: %+v, %v", c.told, status, err)
+		}
+	}
+}
+
 func TestDeleteNamesTheMaterial(t *testing.T) {
 	deleted, err := start(t, &fakeBroker{}).DeleteImportedKeyMaterial(t.Context(), testKeyID, testMaterialID)
 	if err != nil || *deleted != (Deleted{KeyARN: testKeyARN, KeyMaterialID: testMaterialID}) {

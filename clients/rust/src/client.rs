@@ -157,7 +157,8 @@ impl Client {
     /// Asks what KMS tells of a key now, as after an import or delete of unknown outcome.
     ///
     /// # Errors
-    /// [`ErrorKind::Other`] if the answer is for another key, and whatever the broker refuses with.
+    /// [`ErrorKind::Other`] if the answer is for another key or has an expiry that is no date, and whatever the broker
+    /// refuses with.
     pub async fn status(&self, key_id: &str) -> Result<KeyImportStatus, Error> {
         let request = GetKeyImportStatusRequest { key_id: key_id.to_owned() };
         let method = |mut stub: Stub, request| async move { stub.get_key_import_status(request).await };
@@ -166,12 +167,18 @@ impl Client {
             let message = format!("the broker answered for {:?}, not for {key_id:?}", answer.key_arn);
             return Err(Error::local(ErrorKind::Other, message));
         }
+        let material_valid_to = match answer.material_valid_to {
+            Some(told) => Some(time(told).ok_or_else(|| {
+                Error::local(ErrorKind::Other, "the broker's answer is refused: the material's expiry is no date")
+            })?),
+            None => None,
+        };
         Ok(KeyImportStatus {
             key_arn: answer.key_arn,
             key_spec: answer.key_spec,
             key_state: answer.key_state,
             external_origin: answer.external_origin,
-            material_valid_to: answer.material_valid_to.and_then(time),
+            material_valid_to,
             multi_region: answer.multi_region,
         })
     }

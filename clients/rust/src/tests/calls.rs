@@ -222,6 +222,26 @@ async fn an_answer_for_another_key_leaves_the_outcome_open() {
 }
 
 #[tokio::test]
+async fn a_status_tells_when_the_material_expires() {
+    let told = |expiry: Option<(i64, i32)>| GetKeyImportStatusResponse {
+        key_arn: ARN.to_owned(),
+        material_valid_to: expiry.map(|(seconds, nanos)| Timestamp { seconds, nanos }),
+        ..GetKeyImportStatusResponse::default()
+    };
+    let sound = [told(None), told(Some((4_000_000_000, 0)))];
+    let unsound = [told(Some((i64::MAX, 0))), told(Some((4_000_000_000, -1)))];
+    let statuses = queue(sound.into_iter().chain(unsound).map(Ok));
+    let (client, _broker) = Broker { statuses, ..Broker::default() }.serve().await;
+    assert_eq!(client.status(ARN).await.unwrap().material_valid_to, None);
+    let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    assert_eq!(client.status(ARN).await.unwrap().material_valid_to, Some(expiry));
+    for _ in 0..2 {
+        let error = client.status(ARN).await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::Other, None));
+    }
+}
+
+#[tokio::test]
 async fn messages_have_their_limit() {
     let long = GetParametersForImportResponse { import_token: vec![7; 65 * 1024], ..parameters() };
     let (client, broker) = Broker { gets: queue([Ok(long)]), ..Broker::default() }.serve().await;
