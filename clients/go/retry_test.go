@@ -79,12 +79,11 @@ func TestALongerDelayThanTheTimeLeftIsNotWaitedFor(t *testing.T) {
 		client := start(t, broker)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		began := time.Now()
 
 		_, err := client.GetParameters(ctx, testKeyID, ParametersOptions{})
 
-		if !errors.Is(err, KmsThrottled) || time.Since(began) > 4*time.Second || len(broker.calls) != 1 {
-			t.Errorf("%v after %v", err, time.Since(began))
+		if !errors.Is(err, KmsThrottled) || errors.Is(err, context.DeadlineExceeded) || len(broker.calls) != 1 {
+			t.Errorf("%v after %v", err, broker.calls)
 		}
 	}
 }

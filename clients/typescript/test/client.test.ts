@@ -259,9 +259,7 @@ describe("a client", () => {
       await client.getParameters(KEY_ID);
       broker.stop();
       const back = sleep(500).then(() => broker.listen());
-      const start = performance.now();
       await client.getParameters(KEY_ID);
-      assert.ok(performance.now() - start < 6_000);
       await back;
     }));
 
