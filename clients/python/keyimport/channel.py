@@ -65,7 +65,9 @@ def check_target(target: str, *, encrypted: bool) -> str:
 def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
     """A channel to a target that `check_target` gave; its credentials decide whether it is encrypted."""
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+        # Of a socket gRPC would send the path, which is no authority, and which strict servers refuse.
+        local = (("grpc.default_authority", "localhost"),) if target.startswith("unix:") else ()
+        return grpc.aio.insecure_channel(target, options=_OPTIONS + local)
     return grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
 
 
