@@ -366,7 +366,7 @@ async def test_a_channel_that_is_forbidden_is_told_of_once(caplog: pytest.LogCap
     assert failures >= 10
 
 
-async def test_a_primary_that_was_replaced_is_left(tmp_path: Path) -> None:
+async def test_a_primary_that_was_replaced_is_left() -> None:
     """Its name leads to the new one by now; the connections to the old one, which only reads, are given up."""
     async with (
         redis_server() as old,
@@ -382,10 +382,13 @@ async def test_a_primary_that_was_replaced_is_left(tmp_path: Path) -> None:
         await first.fleet.keep(parameters)
         await _until_told(first, parameters)
         async with asyncio.timeout(60):
-            while not await _ask(second.store, partial(second.store.find, parameters.slot)):
+            while not (found := await _ask(second.store, partial(second.store.find, parameters.slot))):
                 await asyncio.sleep(0.05)
+        async with new.client() as client:
+            there = await client.keys("*:sets")
 
-    assert tmp_path.exists()
+    assert found.import_token == parameters.import_token
+    assert len(there) == 1
 
 
 async def test_names_of_the_wrong_type_are_made_good() -> None:
