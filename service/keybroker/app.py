@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from keybroker.broker import Broker
     from keybroker.clock import Clock
-    from keybroker.settings import Listener, Settings
+    from keybroker.settings import Settings
+    from keybroker.settings_listeners import Listener
     from keybroker.store import Store
 
 _log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from keybroker.clock import Clock
     from keybroker.metrics import Metrics
-    from keybroker.settings import Tls
+    from keybroker.settings_listeners import Tls
 
 _log = logging.getLogger(__name__)
 

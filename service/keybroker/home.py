@@ -10,7 +10,7 @@ from keybroker.kms_errors import map_error
 from keybroker.model import Home
 
 if TYPE_CHECKING:
-    from keybroker.settings import KmsSettings
+    from keybroker.settings_kms import KmsSettings
 
 _CALL_LIMIT = 10.0
 

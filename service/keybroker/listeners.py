@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from keybroker.certificates import Certificates
     from keybroker.clock import Clock
-    from keybroker.settings import Limits, Listener
+    from keybroker.settings_callers import Limits
+    from keybroker.settings_listeners import Listener
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

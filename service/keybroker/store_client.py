@@ -17,7 +17,7 @@ from keybroker.store_exchange import CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from keybroker.settings import StoreSettings
+    from keybroker.settings_store import StoreSettings
 
 _LIMIT = 0.15
 """Seconds to connect, and for each answer. The client's defaults would let a frozen server hold a request for 20 s."""

@@ -14,7 +14,7 @@ from keybroker import errors
 from keybroker.clock import SystemClock
 from keybroker.home import find_home
 from keybroker.kms import AwsKms
-from keybroker.settings import KmsSettings
+from keybroker.settings_kms import KmsSettings
 from keyimport.v1 import key_import_pb2 as pb
 from tests.conftest import refusal_of
 from tests.fake_kms import key_arn

@@ -26,7 +26,7 @@ from keybroker.model import ParameterSet, SecretBytes, Slot, Source, Wrapping, W
 from keybroker.parameters import Parameters
 from keybroker.quota import Quota
 from keybroker.seal import Seal
-from keybroker.settings import StoreSettings
+from keybroker.settings_store import StoreSettings
 from keybroker.store import Store, _tag, set_id
 from keybroker.store_client import connected
 from keybroker.store_exchange import StoreAway

@@ -13,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from keybroker import listeners
-from keybroker.settings import Listener
+from keybroker.settings_listeners import Listener
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
 from tests.conftest import refusal_of

@@ -26,7 +26,7 @@ from keybroker.certificates import Certificates
 from keybroker.clock import SystemClock
 from keybroker.identity import Clients
 from keybroker.metrics import Metrics
-from keybroker.settings import Tls
+from keybroker.settings_listeners import Tls
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
 from tests.certificates import Authority, Identity, Shape, TlsFiles, replace, tls_channel

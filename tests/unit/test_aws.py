@@ -13,7 +13,8 @@ from keybroker.clock import SystemClock
 from keybroker.errors import StartError
 from keybroker.home import find_home
 from keybroker.model import Home
-from keybroker.settings import KmsSettings, parse
+from keybroker.settings import parse
+from keybroker.settings_kms import KmsSettings
 
 REGIONS = {
     "us-east-1": "amazonaws.com",
