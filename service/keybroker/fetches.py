@@ -68,7 +68,6 @@ class Entry:
     parameters: ParameterSet
     expires: float
     source: Source
-    handed_out: bool = False
     retired: bool = False
 
     @classmethod
@@ -92,6 +91,7 @@ class Fetch:
         patience: the latest deadline among those who joined; nobody could use the answer after it.
         described: whether KMS has just been asked about the key.
         min_remaining: what the caller who started it needs.
+        warming: whether it is for the cache alone, and none of those who joined wants it in his hands.
         lined_up: done when the wait is known.
         other_wait: seconds that another replica expects to take, which is fetching the same.
         waiters: how many wait for it.
@@ -103,6 +103,7 @@ class Fetch:
     patience: float
     described: bool
     min_remaining: float
+    warming: bool
     lined_up: asyncio.Future[None]
     place: Place | None = None
     other_wait: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keybroker import errors
 from keybroker.fetches import Fetch, require_in_time
+from keybroker.in_hands import InHands
 from keybroker.issuing import Issuing
 from keybroker.lru import Lru
 from keybroker.model import Source
@@ -61,6 +63,8 @@ class Parameters:
         self._tasks = tasks
         self._metrics = metrics
         self._fleet = fleet
+        self._in_hands = InHands(supersede=supersede, clock=clock)
+        self._under_way: Counter[KeyArn] = Counter()
         self._entries: Lru[Slot, Entry] = Lru(max_entries)
         self._fetches: dict[Slot, Fetch] = {}
         self._issuing = Issuing(
@@ -87,7 +91,8 @@ class Parameters:
             entry = self._entries.get(slot)
             if entry and entry.remaining(self._clock) >= ask.min_remaining:
                 if not await self._ended(entry):
-                    entry.handed_out |= not ask.warming
+                    if not ask.warming:
+                        self._in_hands.note(entry)
                     return entry.parameters, Source.CACHE
                 continue
             self._keys.require_not_refused(slot.key)
@@ -98,15 +103,15 @@ class Parameters:
                 fetch.task.add_done_callback(partial(self._finished, fetch))
             else:
                 self._metrics.joined.inc()
-                self._join(fetch, ask.caller)
+                self._join(fetch, ask)
             entry = await self._wait_for(fetch, ask)
             ask = replace(ask, described=False)
             enough = entry.remaining(self._clock) >= ask.min_remaining
+            enough |= ask.warming and entry.source is Source.STORE
             # What another replica ended before this caller asked may be news that the fetch did not wait for.
             if enough and joining and await self._ended(entry):
                 continue
             if enough and not entry.retired:  # else imported or superseded by another caller before this one woke
-                entry.handed_out |= not ask.warming
                 return entry.parameters, entry.source
             if entry.source is Source.KMS and not entry.retired:
                 raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
@@ -124,13 +129,11 @@ class Parameters:
         return entry.parameters
 
     def wants_warming(self, slot: Slot, min_remaining: float) -> bool:
-        """Whether the slot is without a usable set, and without one that may be in callers' hands."""
+        """Whether the slot is without a usable set, and a new one would end none that may be in callers' hands."""
+        if self._under_way[slot.key] or self._in_hands.any_ended_by_one_for(slot):
+            return False
         entry = self._entries.get(slot)
-        if entry is None:
-            return True
-        # What came from the store may have been handed out by others.
-        held = entry.handed_out or entry.source is Source.STORE
-        return entry.remaining(self._clock) < (0 if held else min_remaining)
+        return entry is None or entry.remaining(self._clock) < min_remaining
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
         """The cached set of this key with this token."""
@@ -138,8 +141,10 @@ class Parameters:
 
     async def forget(self, key: KeyArn, import_token: bytes) -> None:
         """Never hands out the set with this token again, nor does any other replica once this has returned."""
-        for entry in self._with_token(key, import_token):
+        known = self._with_token(key, import_token)
+        for entry in known:
             self._retire(entry)
+        self._in_hands.forget(key, [entry.parameters.slot for entry in known], import_token)
         if self._fleet:
             await self._fleet.end(key, import_token)
 
@@ -173,20 +178,30 @@ class Parameters:
             caller=ask.caller,
             patience=ask.deadline,
             described=ask.described,
-            min_remaining=ask.min_remaining,
+            # To be prefetched, another replica's set is good while it is valid: it may be in its callers' hands.
+            min_remaining=0.0 if ask.warming else ask.min_remaining,
+            warming=ask.warming,
             lined_up=lined_up,
         )
         fetch.task = self._tasks.start(
             self._fetch_exclusive(fetch) if exclusive else self._fetch(fetch), for_request=True
         )
+        self._under_way[slot.key] += 1
+        fetch.task.add_done_callback(partial(self._no_longer_under_way, slot.key))
         return fetch
 
-    def _join(self, fetch: Fetch, caller: str) -> None:
+    def _no_longer_under_way(self, key: KeyArn, _: object) -> None:
+        self._under_way[key] -= 1
+        if not self._under_way[key]:
+            del self._under_way[key]
+
+    def _join(self, fetch: Fetch, ask: Ask) -> None:
         """Brings the fetch forward where the caller's own turn would come sooner: no one waits for another's greed."""
+        fetch.warming &= ask.warming
         if fetch.place:
-            self._quota.rehome(fetch.place, caller)
-        elif self._quota.expected_wait(caller) < self._quota.expected_wait(fetch.caller):
-            fetch.caller = caller
+            self._quota.rehome(fetch.place, ask.caller)
+        elif self._quota.expected_wait(ask.caller) < self._quota.expected_wait(fetch.caller):
+            fetch.caller = ask.caller
 
     async def _wait_for(self, fetch: Fetch, ask: Ask) -> Entry:
         """The fetch's result. The caller's cancel or deadline ends the waiting, not the fetch."""
@@ -228,13 +243,17 @@ class Parameters:
     async def _fetch(self, fetch: Fetch) -> Entry:
         async with self._issuing.one_at_a_time(fetch.slot.key):
             entry = await self._issuing.shared(fetch)
+            if self._fleet or not fetch.warming:  # the others hand out what is in the store
+                self._in_hands.note(entry)
             if self._fetches.get(fetch.slot) is fetch:
                 self._entries[fetch.slot] = entry
             return entry
 
     async def _fetch_exclusive(self, fetch: Fetch) -> Entry:
         async with self._issuing.one_at_a_time(fetch.slot.key):
-            return await self._issuing.exclusive(fetch)
+            entry = await self._issuing.exclusive(fetch)
+            self._in_hands.note(entry)
+            return entry
 
     def _supersede_all(self, key: KeyArn) -> None:
         for entry in self._of(key):

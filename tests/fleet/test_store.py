@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from redis.exceptions import MaxConnectionsError
 
 from keybroker.bucket import LocalBucket
 from keybroker.clock import SystemClock
-from keybroker.errors import QuotaQueueFull
+from keybroker.errors import KmsBadResponse, QuotaQueueFull
 from keybroker.fetches import Ask
 from keybroker.fleet import Fleet, FleetBucket, _ask
 from keybroker.keys import Keys
@@ -581,6 +582,25 @@ def cache_of(replica: Replica, fleet: Fleet) -> Parameters:
 def an_ask(replica: Replica) -> Ask:
     """Of a patient caller."""
     return Ask(caller="caller", min_remaining=60.0, deadline=replica.clock.monotonic() + 60, described=True)
+
+
+@pytest.mark.parametrize("found", [True, False])
+async def test_what_is_prefetched_for_all_may_be_in_anyones_hands(*, found: bool) -> None:
+    """Neither who finds a set in the store nor who puts one there replaces it before it has expired."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        parameters = await a_set()
+        if found:
+            await first.store.keep(parameters)
+        cache, longer_than_valid = cache_of(second, second.fleet), 48 * 3600.0
+        ask = replace(an_ask(second), min_remaining=longer_than_valid, warming=True)
+        before = cache.wants_warming(parameters.slot, longer_than_valid)
+        source = Source.KMS
+        with suppress(KmsBadResponse):  # of KMS's, that it is not valid for so long
+            _, source = await cache.shared(parameters.slot, ask)
+        after = cache.wants_warming(parameters.slot, longer_than_valid)
+
+    assert source == (Source.STORE if found else Source.KMS)
+    assert (before, after) == (True, False)
 
 
 @pytest.mark.parametrize("seconds_ahead", [1.0, 30.0, 7e9])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keybroker import errors
-from keybroker.model import Source, WrappingAlgorithm, WrappingChoice
+from keybroker.model import Caller, Sharing, Source, WrappingAlgorithm, WrappingChoice, WrappingKeySpec
 from keybroker.prefetch import Prefetch
 from tests.clock import settle
 from tests.fake_kms import HOME, key_arn
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 KEY, OTHER = key_arn(1), key_arn(2)
 ANY = WrappingChoice()
+OTHER_WRAPPING = WrappingChoice(key_spec=WrappingKeySpec.RSA_3072)
+ALICE = Caller(name="alice", listener="unix:/x")
 HOUR, DAY = 3600.0, 86400.0
 
 
@@ -73,6 +75,55 @@ async def test_a_set_in_callers_hands_is_left_alone_until_it_expires(make_bench:
 
     assert while_held == 1
     assert len(bench.kms.issued) == 2
+
+
+@pytest.mark.parametrize(
+    "how", [{"wrapping": OTHER_WRAPPING}, {"sharing": Sharing.EXCLUSIVE}, {"wrapping": OTHER_WRAPPING, "patience": 0.0}]
+)
+async def test_a_set_that_a_newer_one_would_end_is_left_alone(make_bench: BenchMaker, how: dict[str, Any]) -> None:
+    """Whatever it is of the key that a caller holds, or may hold: another wrapping's, or one that none other has."""
+    bench = make_bench()
+    async with prefetching(bench, KEY):
+        await settle()
+        with suppress(TimeoutError):  # of one who left before he had it
+            await bench.get(KEY, **how)
+        await bench.clock.advance(DAY - HOUR / 2)
+        while_held = len(bench.kms.issued)
+        await bench.clock.advance(HOUR)
+
+    assert while_held == 2
+    assert len(bench.kms.issued) == 3
+
+
+async def test_a_set_that_is_used_up_is_replaced(make_bench: BenchMaker) -> None:
+    """Nobody can want it any more; nor is it forgotten that a newer one is out."""
+    bench = make_bench()
+    async with prefetching(bench, KEY):
+        await settle()
+        older, _ = await bench.get(KEY)
+        newer, _ = await bench.get(KEY, sharing=Sharing.EXCLUSIVE)
+        await bench.broker.discard(ALICE, str(KEY), older.import_token)
+        await bench.clock.advance(HOUR)
+        with_newer_out = len(bench.kms.issued)
+        await bench.broker.discard(ALICE, str(KEY), newer.import_token)
+        await bench.clock.advance(HOUR)
+
+    assert with_newer_out == 2
+    assert len(bench.kms.issued) == 3
+
+
+async def test_a_set_on_its_way_to_a_caller_is_left_alone(make_bench: BenchMaker) -> None:
+    """What is prefetched after it would end it just as it arrives."""
+    bench = make_bench()
+    bench.kms.gate.clear()
+    asking = asyncio.ensure_future(bench.get(KEY, sharing=Sharing.EXCLUSIVE, patience=300.0))
+    async with prefetching(bench, KEY):
+        await bench.clock.advance(120)
+        bench.kms.gate.set()
+        mine, _ = await asking
+        await bench.clock.advance(120)
+
+    assert bench.kms.issued == [mine]
 
 
 async def test_callers_in_the_line_go_first(make_bench: BenchMaker) -> None:
