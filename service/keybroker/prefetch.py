@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PAUSE = 30.0
-"""Seconds between two rounds, more or less, so that the replicas of a fleet do not all begin at once."""
+"""Seconds between two rounds, more or less, so that the replicas of a fleet spread."""
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which it looks again, at least, whether there is a token that nobody wants."""
 
 _PATIENCE = 120.0
 _CALLER = "prefetch"
@@ -60,6 +63,7 @@ class Prefetch:
 
     async def run(self) -> None:
         """Goes round until it is cancelled."""
+        await self._clock.sleep(random.uniform(0, _PAUSE))  # noqa: S311 -- a fleet's replicas may all have been started at once
         while self._keys:
             for key, choice in random.sample(self._keys, len(self._keys)):
                 await self._warm(key, choice)
@@ -71,8 +75,8 @@ class Prefetch:
             facts = region.keys.known(key) or await region.keys.look_up(key, _CALLER)
             slot = Slot(key=key, wrapping=self._broker.policy.choose(choice, key, facts))
             while region.parameters.wants_warming(slot, self._min_remaining):
-                if region.quota.waiting:  # callers first
-                    await self._sleep(1.0)
+                if wait := region.quota.spare_in():
+                    await self._clock.sleep(max(_LOOK_AGAIN, wait))
                     continue
                 deadline = self._clock.monotonic() + _PATIENCE
                 ask = Ask(

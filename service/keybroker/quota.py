@@ -163,6 +163,19 @@ class Quota:
             return 0.0
         return max(0.0, 1 - self._bucket.estimate() / self._bucket.interval())
 
+    def spare_in(self) -> float:
+        """Seconds until a token has lain unused for as long as the next takes to come, as far as is known; 0: it has.
+
+        Whoever asks as often as the quota allows loses none to who waits for that, and whoever asks right after one was
+        taken so waits for the next, and no longer.
+        """
+        interval = self._bucket.interval()
+        if self.waiting or self.reserved.is_set():
+            return interval
+        if until_token := self._bucket.estimate():
+            return until_token + interval
+        return max(0.0, max(self._turn_at, self._paused_until) + 2 * interval - self._clock.monotonic())
+
     def slow_down(self) -> None:
         """KMS has throttled: half the rate for a minute, beginning with a pause."""
         pause = self._bucket.slow_down(SLOW_DOWN)

@@ -584,6 +584,20 @@ def an_ask(replica: Replica) -> Ask:
     return Ask(caller="caller", min_remaining=60.0, deadline=replica.clock.monotonic() + 60, described=True)
 
 
+async def test_a_token_of_the_fleet_is_spare_once_it_has_lain_unused() -> None:
+    """As far as one broker knows: two intervals after its last, and later where others had some meanwhile."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        quotas = [replica.quota(rate=1.0) for replica in (first, second)]
+        spare = []
+        for quota in quotas:
+            place = quota.join("caller", first.clock.monotonic() + 60)
+            await place.turn()
+            spare.append(quota.spare_in())
+
+    assert 1 < spare[0] <= 2
+    assert 2 < spare[1] <= 4
+
+
 @pytest.mark.parametrize("found", [True, False])
 async def test_what_is_prefetched_for_all_may_be_in_anyones_hands(*, found: bool) -> None:
     """Neither who finds a set in the store nor who puts one there replaces it before it has expired."""

@@ -23,7 +23,7 @@ KEY, OTHER = key_arn(1), key_arn(2)
 ANY = WrappingChoice()
 OTHER_WRAPPING = WrappingChoice(key_spec=WrappingKeySpec.RSA_3072)
 ALICE = Caller(name="alice", listener="unix:/x")
-HOUR, DAY = 3600.0, 86400.0
+ROUND, HOUR, DAY = 45.0, 3600.0, 86400.0
 
 
 @asynccontextmanager
@@ -67,7 +67,7 @@ async def test_a_set_in_callers_hands_is_left_alone_until_it_expires(make_bench:
     """A newer one might end it while they wrap."""
     bench = make_bench()
     async with prefetching(bench, KEY):
-        await settle()
+        await bench.clock.advance(ROUND)
         await bench.get(KEY)
         await bench.clock.advance(DAY - HOUR / 2)
         while_held = len(bench.kms.issued)
@@ -84,7 +84,7 @@ async def test_a_set_that_a_newer_one_would_end_is_left_alone(make_bench: BenchM
     """Whatever it is of the key that a caller holds, or may hold: another wrapping's, or one that none other has."""
     bench = make_bench()
     async with prefetching(bench, KEY):
-        await settle()
+        await bench.clock.advance(ROUND)
         with suppress(TimeoutError):  # of one who left before he had it
             await bench.get(KEY, **how)
         await bench.clock.advance(DAY - HOUR / 2)
@@ -99,7 +99,7 @@ async def test_a_set_that_is_used_up_is_replaced(make_bench: BenchMaker) -> None
     """Nobody can want it any more; nor is it forgotten that a newer one is out."""
     bench = make_bench()
     async with prefetching(bench, KEY):
-        await settle()
+        await bench.clock.advance(ROUND)
         older, _ = await bench.get(KEY)
         newer, _ = await bench.get(KEY, sharing=Sharing.EXCLUSIVE)
         await bench.broker.discard(ALICE, str(KEY), older.import_token)
@@ -136,6 +136,41 @@ async def test_callers_in_the_line_go_first(make_bench: BenchMaker) -> None:
 
     await asyncio.gather(*waiting)
     assert [each.slot.key for each in bench.kms.issued] == [*(key_arn(10 + n) for n in range(5)), KEY]
+
+
+async def test_a_token_has_lain_unused_before_one_is_prefetched_with_it(make_bench: BenchMaker) -> None:
+    """For as long as the next takes to come: whoever asks right after a prefetch waits for one interval at most."""
+    bench = make_bench(rate=0.25)
+    keys = [key_arn(100 + n) for n in range(50)]
+    waits = []
+    async with prefetching(bench, *keys):
+        await bench.clock.advance(ROUND)
+        begun, before = bench.clock.monotonic(), len(bench.kms.issued)
+        await bench.clock.advance(80)
+        spent, lasted = len(bench.kms.issued) - before, bench.clock.monotonic() - begun
+        for number in range(20):
+            await bench.clock.advance(3.7)
+            waits.append(bench.quota.expected_wait("alice"))
+            await asyncio.gather(bench.get(key_arn(500 + number)), bench.clock.advance(4))
+
+    assert 8 <= spent <= 10  # of the 20 tokens of 80 s
+    assert lasted == 80
+    assert max(waits) <= 4
+
+
+async def test_the_first_round_begins_after_a_random_part_of_a_pause(make_bench: BenchMaker) -> None:
+    """Brokers that are all started at once do not all ask at once."""
+    begun = set()
+    for _ in range(5):
+        bench = make_bench()
+        start = bench.clock.monotonic()
+        async with prefetching(bench, KEY):
+            while not bench.kms.issued:
+                await bench.clock.advance(1)
+        begun.add(bench.clock.monotonic() - start)
+
+    assert len(begun) > 1
+    assert max(begun) <= 31
 
 
 async def test_a_key_that_cannot_be_had_does_not_keep_the_others_from_theirs(make_bench: BenchMaker) -> None:

@@ -137,6 +137,24 @@ async def test_a_place_given_up_waits_for_nothing(clock: FakeClock, tasks: Tasks
     assert line.quota.waiting == others
 
 
+async def test_a_token_is_spare_once_it_has_lain_unused(clock: FakeClock, tasks: Tasks) -> None:
+    """For as long as the next takes to come; never while anybody waits."""
+    line = Line(clock, tasks, rate=0.25)
+    line.join("alice", 2)
+    await clock.advance(1)
+    while_one_waits = line.quota.spare_in()
+    await clock.advance(3)
+    told = []
+    for _ in range(5):
+        told.append(line.quota.spare_in())
+        await clock.advance(2)
+    line.quota.slow_down()
+
+    assert while_one_waits > 0
+    assert told == [8, 6, 4, 2, 0]
+    assert line.quota.spare_in() == 8 + 8
+
+
 async def test_throttling_halves_the_rate_for_a_while(clock: FakeClock, tasks: Tasks) -> None:
     """After a throttle the next token takes twice as long, and after a minute the rate is back."""
     line = Line(clock, tasks)
