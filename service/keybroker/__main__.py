@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "wait":
         return _wait(arguments)
     try:
-        settings = settings_file.load(arguments.config)
+        settings = _load(arguments.config)
     except settings_file.SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- for the person at the terminal
         return EXIT_BAD_SETTINGS
@@ -39,6 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{arguments.config}: good")  # noqa: T201 -- as above
         return EXIT_OK
     return _serve(settings, arguments.config)
+
+
+def _load(path: Path) -> settings_file.Settings:
+    settings = settings_file.load(path)
+    if settings.kms.use_fips:
+        # Only the SDK knows; those who do not ask for it need not wait for it to load.
+        from keybroker.home import NoFipsEndpoint, require_fips  # noqa: PLC0415
+
+        try:
+            require_fips(settings.kms)
+        except NoFipsEndpoint as error:
+            raise settings_file.SettingsError(str(error)) from error
+    return settings
 
 
 def _seal_key() -> int:
@@ -81,7 +94,7 @@ def _seconds(text: str) -> float:
 def _serve(settings: settings_file.Settings, path: Path) -> int:
     # gRPC's core writes lines of its own to stderr, many for each failed handshake; ours say what matters.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Imported here, so that check-config needs neither gRPC nor the AWS SDK to load.
+    # Imported here, so that check-config need load neither gRPC nor, as a rule, the AWS SDK.
     from keybroker.app import App  # noqa: PLC0415
     from keybroker.clock import SystemClock  # noqa: PLC0415
     from keybroker.errors import StartError  # noqa: PLC0415

@@ -31,7 +31,7 @@ async def find_home(settings: KmsSettings) -> tuple[Home, aws.Session]:
         WrongAccount, NoFipsEndpoint
     """
     if settings.use_fips:
-        _require_fips(settings)
+        require_fips(settings)
     region, fips, dualstack = settings.regions[0], settings.use_fips, settings.use_dualstack
     session, ours = aws.Session(region), True
     try:
@@ -54,7 +54,12 @@ async def find_home(settings: KmsSettings) -> tuple[Home, aws.Session]:
     return Home(partition=partition, account=account, regions=settings.regions), session
 
 
-def _require_fips(settings: KmsSettings) -> None:
+def require_fips(settings: KmsSettings) -> None:
+    """Refuses `use_fips` where there is nothing to use.
+
+    Raises:
+        NoFipsEndpoint
+    """
     for region in settings.regions:
         if not aws.has_fips("kms", region):
             raise NoFipsEndpoint(f"kms.use_fips: the AWS SDK knows no FIPS endpoint of KMS in {region}")

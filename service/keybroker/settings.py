@@ -15,6 +15,7 @@ from keybroker.settings_kms import KmsSettings, ParametersSettings, PolicySettin
 from keybroker.settings_listeners import Listener, OpsSettings
 from keybroker.settings_records import AuditSettings, OtelSettings
 from keybroker.settings_store import StoreSettings
+from keybroker.settings_together import Keys, address_faults
 from keybroker.settings_upkeep import PrefetchSettings, WatchSettings
 from keybroker.settings_values import Section
 
@@ -45,10 +46,15 @@ class Settings(Section):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     @model_validator(mode="after")
-    def _check_listeners(self) -> Self:
-        addresses = [listener.address for listener in self.listeners]
-        if len(set(addresses)) < len(addresses):
-            raise ValueError("listeners: two have the same address")
+    def _check_together(self) -> Self:
+        keys = Keys(self.kms, self.policy)
+        faults = [*address_faults(self.listeners, self.ops), *keys.policy_faults()]
+        if not faults:  # with a policy that allows nothing, everything would be a fault
+            faults += keys.prefetch_faults(self.prefetch, self.parameters)
+        if self.watch:
+            faults += keys.watch_faults(self.watch)
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from keybroker.model import WrappingAlgorithm, WrappingKeySpec
+from keybroker.regions import partition_of
 from keybroker.settings_values import Algorithm, KeySpec, Seconds, Section, endpoint_parts, is_loopback
 
 _REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,2}-[0-9]{1,2}", re.ASCII)
@@ -56,6 +57,11 @@ class KmsSettings(Section):
                 raise ValueError(f'holds {region!r}, which is no Region such as "us-east-1"')
         if len(set(value)) < len(value):
             raise ValueError("names a Region twice")
+        if others := [region for region in value if partition_of(region) != partition_of(value[0])]:
+            raise ValueError(
+                f"holds {value[0]} of {partition_of(value[0])} and {others[0]} of {partition_of(others[0])}: no"
+                " credentials are for both"
+            )
         return value
 
     @field_validator("account")

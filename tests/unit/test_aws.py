@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aiobotocore.session import get_session
 
 from keybroker import aws
 from keybroker.app import App
@@ -13,6 +14,7 @@ from keybroker.clock import SystemClock
 from keybroker.errors import StartError
 from keybroker.home import find_home
 from keybroker.model import Home
+from keybroker.regions import partition_of
 from keybroker.settings import parse
 from keybroker.settings_kms import KmsSettings
 
@@ -107,7 +109,7 @@ async def test_the_environment_chooses_no_endpoint(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("regions", "sentence"),
     [
-        (("us-east-1", "cn-north-1"), "KMS in cn-north-1"),
+        (("cn-north-1",), "KMS in cn-north-1"),
         (("eu-central-1",), "STS in eu-central-1; name the endpoint to ask in kms.sts_endpoint"),
     ],
 )
@@ -117,6 +119,15 @@ async def test_fips_where_there_is_none_is_refused_at_start(regions: tuple[str, 
         await find_home(KmsSettings(regions=regions, use_fips=True))
 
     assert f"kms.use_fips: the AWS SDK knows no FIPS endpoint of {sentence}" == str(refusal.value)
+
+
+def test_a_partition_is_told_by_a_regions_name() -> None:
+    """As the SDK has it, which check-config does without."""
+    named = get_session().get_data("endpoints")["partitions"]
+
+    for partition in named:
+        for region in partition["regions"]:
+            assert partition["partition"] == partition_of(region) == aws.partition_of(region), region
 
 
 def test_a_region_that_nobody_knows_has_no_partition() -> None:

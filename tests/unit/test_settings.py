@@ -109,10 +109,13 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         r"listeners\[0\].tls.minimum_version: should be '1.2' or '1.3'",
     ),
     ({"listeners": [{"address": "tcp:0.0.0.0:1", "tls": {}}]}, r"listeners\[0\].tls.certificate: is missing"),
-    ({"listeners": [UNIX, UNIX]}, "listeners: two have the same address"),
     ({"kms": {"regions": []}}, "kms.regions: .*at least 1"),
     ({"kms": {"regions": "us-east-1"}}, "kms.regions: should be a valid list"),
     ({"kms": {"regions": ["us-east-1", "us-east-1"]}}, "kms.regions: names a Region twice"),
+    (
+        {"kms": {"regions": ["us-east-1", "cn-north-1"]}},
+        "kms.regions: holds us-east-1 of aws and cn-north-1 of aws-cn: no credentials are for both",
+    ),
     ({"kms": {"regions": ["evil.com/#"]}}, "kms.regions: holds 'evil.com/#', which is no Region"),
     ({"kms": {"regions": ["us-east-1"], "account": 111122223333}}, "kms.account: should be a valid string"),
     ({"kms": {"regions": ["us-east-1"], "account": "1111"}}, "kms.account: must be the 12 digits"),
@@ -297,3 +300,24 @@ def test_check_config_tells_a_vpc_endpoint_of_another_region(
 
     assert code == ended
     assert ("kms.endpoint: is the endpoint of eu-west-1" in capsys.readouterr().err) == (code != EXIT_OK)
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+@pytest.mark.parametrize(
+    ("kms", "sentence"),
+    [
+        ('regions = ["cn-north-1"]\nuse_fips = true', "the AWS SDK knows no FIPS endpoint of KMS in cn-north-1"),
+        ('regions = ["eu-central-1"]\nuse_fips = true', "the AWS SDK knows no FIPS endpoint of STS in eu-central-1;"),
+    ],
+)
+def test_check_config_tells_where_there_is_no_fips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, kms: str, sentence: str
+) -> None:
+    """And serve tells it before anything else."""
+    file = tmp_path / "keybroker.toml"
+    file.write_text(f'[[listeners]]\naddress = "unix:{tmp_path}/k.sock"\ncaller = "local"\n[kms]\n{kms}\n')
+
+    ended = main([command, "--config", str(file)])
+
+    assert ended == EXIT_BAD_SETTINGS
+    assert f"kms.use_fips: {sentence}" in capsys.readouterr().err
