@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from keybroker.settings_values import Section, from_directory, is_loopback
+from keybroker.settings_values import Section, from_directory, is_loopback, require_extra
 
 _STORE_URL = re.compile(
     r"redis(?P<tls>s?)(?P<kind>\+sentinel|\+cluster)?://(?P<hosts>[a-zA-Z0-9.:\[\]_,-]+)(?:/(?P<service>[a-zA-Z0-9._-]+))?/?",
@@ -52,3 +53,8 @@ class StoreSettings(Section):
     @classmethod
     def _check_path(cls, value: str | None, info: ValidationInfo) -> str | None:
         return None if value is None else from_directory(value, info)
+
+    @model_validator(mode="after")
+    def _check_installed(self) -> Self:
+        require_extra("store", "redis")
+        return self

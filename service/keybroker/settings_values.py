@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import re
 from pathlib import Path
@@ -60,6 +61,17 @@ def endpoint_parts(value: str, *, example: str, why: str = "") -> SplitResult:
 
 def from_directory(path: str, info: ValidationInfo) -> str:
     """A path, from the settings file's directory if it is relative."""
-    if not path:
+    if not path or "\0" in path:
         raise ValueError("must be the path of a file")
     return str(Path((info.context or {}).get("directory", ""), path))
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Refuses a section whose libraries are not installed, without loading them."""
+    for module in modules:
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # of what the module is in
+            found = None
+        if not found:
+            raise ValueError(f"needs {module}, which is not installed: pip install 'keybroker[{extra}]'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,9 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ),
     ({"limits": {"connections": 0}}, "limits.connections: "),
     ({"limits": {"lookups_per_second": 5000}}, "limits.lookups_per_second: .*less than or equal to 2000"),
-    ({"audit": {"file": ""}}, "audit.file: "),
+    ({"audit": {"file": ""}}, "audit.file: must be the path of a file"),
+    ({"audit": {"file": "a\0b"}}, "audit.file: must be the path of a file"),
+    ({"store": STORE | {"ca": "a\0b"}}, "store.ca: must be the path of a file"),
     ({"ops": {"address": "9090"}}, 'ops.address: must be "HOST:PORT"'),
     ({"ops": {"address": "127.0.0.1:99999"}}, 'ops.address: must be "HOST:PORT"'),
     ({"store": STORE | {"url": "redis://cache:6379"}}, "store.url: must begin with rediss"),
@@ -208,6 +211,11 @@ def test_the_whole_file_means_what_it_says() -> None:
     assert settings.listeners[1].tls is not None
     assert settings.listeners[1].tls.private_key == "/etc/keybroker/server.key"
     assert settings.parameters.min_remaining == 3600
+    assert settings.audit.file == "-"
+    assert (
+        parse(SMALLEST | {"audit": {"file": "audit.log"}}, Path("/etc/keybroker")).audit.file
+        == "/etc/keybroker/audit.log"
+    )
     assert settings.kms.sts == "http://127.0.0.1:4566"
     assert settings.store is not None
     assert settings.store.seal_keys == ("/etc/keybroker/seal-2026-11.key",)
@@ -321,3 +329,39 @@ def test_check_config_tells_where_there_is_no_fips(
 
     assert ended == EXIT_BAD_SETTINGS
     assert f"kms.use_fips: {sentence}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+@pytest.mark.parametrize(
+    ("section", "missing", "sentence"),
+    [
+        (
+            '[otel]\nendpoint = "https://collector:4317"',
+            "opentelemetry.exporter.otlp.proto",
+            "otel: needs opentelemetry.exporter.otlp.proto.grpc, which is not installed: pip install 'keybroker[otel]'",
+        ),
+        (
+            '[store]\nurl = "rediss://cache:6379"\nseal_keys = ["k"]\nfleet_size = 3',
+            "redis",
+            "store: needs redis, which is not installed: pip install 'keybroker[store]'",
+        ),
+    ],
+)
+def test_a_section_without_its_libraries_is_refused_with_what_to_install(  # noqa: PLR0917 -- a row of the table, and fixtures
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    section: str,
+    missing: str,
+    sentence: str,
+) -> None:
+    """In a sentence, and before anything else."""
+    file = tmp_path / "keybroker.toml"
+    listener = f'[[listeners]]\naddress = "unix:{tmp_path}/k.sock"\ncaller = "local"'
+    file.write_text(f'{listener}\n[kms]\nregions = ["us-east-1"]\n{section}\n')
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    ended = main([command, "--config", str(file)])
+
+    assert (ended, capsys.readouterr().err) == (EXIT_BAD_SETTINGS, sentence + "\n")
