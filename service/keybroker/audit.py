@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from keybroker.errors import BrokerError, OutcomeUnknown
-from keybroker.lines import append
+from keybroker.lines import Lines
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from keybroker.model import Caller, KeyArn, MaterialChange, ParameterSet, Source
 
 STANDARD_OUTPUT = "-"
+
+# Without O_NONBLOCK, a named pipe that nobody reads would hold the whole process at the opening; with it, that fails.
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _PATIENCE = 0.25
 """Seconds that all requests wait for a reader of the audit who is behind; none while he has not caught up."""
@@ -142,12 +146,27 @@ class Audit:
         """
         self._file = file
         self._failed = False
-        self._descriptor = self._open()
+        self._descriptor, self._lines = self._open()
 
-    def _open(self) -> int:
+    def _open(self) -> tuple[int, Lines]:
         if self._file == STANDARD_OUTPUT:
-            return os.dup(1)
-        return os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = os.dup(1)
+            return descriptor, Lines(descriptor)
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _FLAGS, 0o600)
+        os.set_blocking(descriptor, True)
+        return descriptor, Lines(descriptor, torn=self._ends_torn(descriptor))
+
+    def _ends_torn(self, descriptor: int) -> bool:
+        """Whether the file ends within a line, as after a full disk and a restart; no, where it may not be read."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return False
+        try:
+            reading = os.open(self._file, os.O_RDONLY | _FLAGS)
+        except OSError:
+            return False
+        with os.fdopen(reading, "rb") as file:
+            return os.pread(file.fileno(), 1, status.st_size - 1) != b"\n"
 
     def reopen(self) -> None:
         """Goes on in a new file where the old one was moved away; stays with the old one if it cannot.
@@ -155,9 +174,9 @@ class Audit:
         Raises:
             OSError
         """
-        descriptor = self._open()
+        descriptor, lines = self._open()
         os.close(self._descriptor)
-        self._descriptor = descriptor
+        self._descriptor, self._lines = descriptor, lines
 
     def write(self, record: Record) -> None:
         """Appends one line, whole or not at all as far as the system allows.
@@ -168,7 +187,7 @@ class Audit:
         values = {name: getattr(record, name) for name in _FIELDS}
         line = json.dumps({name: value for name, value in values.items() if value is not None}) + "\n"
         patience, self._failed = 0.0 if self._failed else _PATIENCE, True
-        append(self._descriptor, line.encode(), patience)
+        self._lines.append(line.encode(), patience)
         self._failed = False
 
     def require_writable(self, record: Record) -> None:

@@ -10,22 +10,35 @@ _PIECE = select.PIPE_BUF
 """Bytes for which a pipe has room whenever it says that it has any."""
 
 
-def append(descriptor: int, line: bytes, patience: float) -> None:
-    """Writes a line, whole or not at all as far as the system allows.
+class Lines:
+    """Lines appended to a descriptor, each whole or not at all as far as the system allows."""
 
-    Args:
-        descriptor: a file, a pipe, a socket or a terminal, in blocking mode: others may share it, and its mode.
-        line: with its end of line.
-        patience: seconds to wait for a reader who is behind.
+    def __init__(self, descriptor: int, *, torn: bool = False) -> None:
+        """Nothing written yet.
 
-    Raises:
-        OSError: it is not written, or not whole.
-    """
-    room = select.poll()
-    room.register(descriptor, select.POLLOUT)
-    for start in range(0, len(line), _PIECE):
-        if not room.poll(patience * 1000):
-            raise BlockingIOError(errno.EAGAIN, "nobody reads what is written")
-        piece = line[start : start + _PIECE]
-        if os.write(descriptor, piece) != len(piece):
-            raise OSError(errno.EIO, "the line was cut short")
+        Args:
+            descriptor: a file, a pipe, a socket or a terminal, in blocking mode: others may share it, and its mode.
+            torn: whether what is there ends in the middle of a line.
+        """
+        self._descriptor = descriptor
+        self._torn = torn
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
+
+    def append(self, line: bytes, patience: float) -> None:
+        """Writes a line. After one that was cut short it begins anew, so that only that one cannot be read.
+
+        Args:
+            line: with its end of line.
+            patience: seconds to wait for a reader who is behind.
+
+        Raises:
+            OSError: it is not written, or not whole.
+        """
+        left = b"\n" + line if self._torn else line
+        while left:
+            if not self._room.poll(patience * 1000):
+                raise BlockingIOError(errno.EAGAIN, "nobody reads what is written")
+            written = os.write(self._descriptor, left[:_PIECE])
+            left = left[written:]
+            self._torn = bool(left)

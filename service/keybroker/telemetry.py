@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -9,7 +10,7 @@ import time
 import traceback
 from typing import Any
 
-from keybroker.lines import append
+from keybroker.lines import Lines
 from keybroker.tasks import correlation_id
 
 _PATIENCE = 0.05
@@ -19,7 +20,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """Renders a record and its extra fields; of an exception, its class and frames but never its text."""
+    """Renders a record and its extra fields; of an exception, its class, errno and frames but never its text."""
 
     converter = staticmethod(time.gmtime)
 
@@ -46,6 +47,8 @@ def _described(error: BaseException) -> dict[str, Any]:
         "class": type(error).__name__,
         "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-8:]],
     }
+    if isinstance(error, OSError) and (word := errno.errorcode.get(error.errno or 0)):
+        described["errno"] = word  # the system's own, which tells no secret
     if error.__cause__:
         described["cause"] = _described(error.__cause__)
     return described
@@ -56,7 +59,7 @@ class LineHandler(logging.Handler):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._lines = Lines(descriptor)
         self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -64,7 +67,7 @@ class LineHandler(logging.Handler):
         if self._lost:
             record.lost_before = self._lost
         try:
-            append(self._descriptor, self.format(record).encode() + b"\n", 0.0 if self._lost else _PATIENCE)
+            self._lines.append(self.format(record).encode() + b"\n", 0.0 if self._lost else _PATIENCE)
         except OSError:
             self._lost += 1
         except Exception:  # noqa: BLE001 -- of the formatting; handled as every handler does
