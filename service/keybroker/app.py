@@ -8,7 +8,7 @@ import random
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,6 +16,7 @@ from grpc_health.v1.health import aio as health_aio
 
 from keybroker import errors, listeners
 from keybroker.audit import Audit
+from keybroker.background import kept_up
 from keybroker.build import Ground, build_broker, open_store, policy_of, upkeep
 from keybroker.certificates import Certificates
 from keybroker.home import find_home
@@ -33,7 +34,7 @@ from keybroker.tracing import OpenTelemetry, Untraced
 from keyimport.v1 import key_import_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from keybroker.broker import Broker
     from keybroker.clock import Clock
@@ -138,7 +139,7 @@ class App:
                 try:
                     self._store = await open_store(self._ground)
                     if self._store:
-                        self._listening = asyncio.create_task(self._store.listen())
+                        self._listening = self._keep_up(self._store.listen, "store")
                     self._bind_all()
                     if self._settings.ops:
                         host, port = self._settings.ops.host_and_port
@@ -197,8 +198,8 @@ class App:
 
     async def _run(self) -> None:
         starting = asyncio.create_task(self._become_ready())
-        watching = asyncio.create_task(self._watch_certificates())
-        measuring = asyncio.create_task(self._measure_loop())
+        watching = self._keep_up(self._watch_certificates, "certificates")
+        measuring = self._keep_up(self._measure_loop, "event loop")
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -210,6 +211,9 @@ class App:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _keep_up(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        return asyncio.create_task(kept_up(loop, name, self._clock))
 
     async def _watch_certificates(self) -> None:
         while self._certificates:
@@ -289,7 +293,7 @@ class App:
                 await self._clock.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads a fleet's attempts
                 delay = min(delay * 2, 30.0)
         broker = self._broker
-        self._upkeep = [asyncio.create_task(each.run()) for each in upkeep(self._ground, home, broker)]
+        self._upkeep = [self._keep_up(each.run, each.NAME) for each in upkeep(self._ground, home, broker)]
         await self._set_health(serving=True)
         notify("READY=1")
         _log.info("serving", extra={"account": home.account, "partition": home.partition, "regions": home.regions})

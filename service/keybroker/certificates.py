@@ -6,13 +6,13 @@ import hashlib
 import logging
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -20,6 +20,7 @@ from keybroker.errors import StartError
 from keybroker.identity import Clients
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -129,37 +130,39 @@ class Certificates:
     def _load(self) -> _Loaded:
         digest = self._digest()
         certificate, key, authorities = (self._read(name) for name in ("certificate", "private_key", "client_ca"))
-        try:
+        with self._refusing("certificate: holds no PEM certificate that can be read"):
             chain = x509.load_pem_x509_certificates(certificate)
-        except ValueError as error:
-            raise CertificateError(f"{self._path}.certificate: holds no PEM certificate") from error
-        try:
+            not_after = chain[0].not_valid_after_utc
+        with self._refusing("private_key: holds no PEM key without a password"):
             private_key = load_pem_private_key(key, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise CertificateError(f"{self._path}.private_key: holds no PEM key without a password") from error
         if not _can_serve(private_key):
             raise CertificateError(f"{self._path}.private_key: must be RSA, Ed25519, or ECDSA on P-256, P-384, P-521")
-        try:
+        with self._refusing("certificate: has a key of an unknown kind"):
             public_key = chain[0].public_key()
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise CertificateError(f"{self._path}.certificate: has a key of an unknown kind") from error
         if private_key.public_key() != public_key:
             raise CertificateError(f"{self._path}.private_key: is not the key of the certificate")
-        not_after = chain[0].not_valid_after_utc
         if not_after <= self._clock.now():
             raise CertificateError(f"{self._path}.certificate: has expired on {not_after.isoformat()}")
-        try:
-            roots = x509.load_pem_x509_certificates(authorities)
-        except ValueError as error:
-            raise CertificateError(f"{self._path}.client_ca: holds no PEM certificate") from error
+        with self._refusing("client_ca: holds no PEM certificate that can be read"):
+            clients = Clients(
+                x509.load_pem_x509_certificates(authorities), require_tls_1_3=self._tls.minimum_version == "1.3"
+            )
         return _Loaded(
             digest=digest,
             configuration=grpc.ssl_server_certificate_configuration(
                 [(key, certificate)], root_certificates=authorities
             ),
-            clients=Clients(roots, require_tls_1_3=self._tls.minimum_version == "1.3"),
+            clients=clients,
             not_after=not_after,
         )
+
+    @contextmanager
+    def _refusing(self, fault: str) -> Iterator[None]:
+        """Whatever goes wrong is the file's fault: cryptography raises more kinds of exceptions than it documents."""
+        try:
+            yield
+        except Exception as error:
+            raise CertificateError(f"{self._path}.{fault}") from error
 
     def _read(self, name: str) -> bytes:
         path = Path(getattr(self._tls, name))

@@ -32,6 +32,8 @@ _CALLER = "prefetch"
 class Prefetch:
     """Keeps a set in the cache for each of some keys. Not one that is in callers' hands: a newer might end that."""
 
+    NAME = "prefetch"
+
     def __init__(
         self,
         keys: Sequence[tuple[str, WrappingChoice]],

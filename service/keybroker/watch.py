@@ -6,9 +6,11 @@ import asyncio
 import logging
 import math
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keybroker import errors
+from keybroker.background import kept_up
 from keybroker.model import KeyArn
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ _CALLER = "watch"
 
 class Watch:
     """Sets a gauge for each key, and warns while its material expires within `warn_before`."""
+
+    NAME = "watch"
 
     def __init__(
         self,
@@ -66,7 +70,8 @@ class Watch:
 
     async def run(self) -> None:
         """Looks until it is cancelled."""
-        await asyncio.gather(*(self._watch(name, key) for name, key in self._keys.items()))
+        loops = {f"watch {name}": partial(self._watch, name, key) for name, key in self._keys.items()}
+        await asyncio.gather(*(kept_up(loop, name, self._clock) for name, loop in loops.items()))
 
     async def _watch(self, name: str, key: KeyArn) -> None:
         while True:

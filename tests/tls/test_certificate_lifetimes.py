@@ -366,6 +366,35 @@ async def test_files_are_followed_without_being_told(
     assert last == server.certificate.serial_number
 
 
+async def test_they_are_followed_whatever_happened_to_one_look(  # noqa: PLR0917 -- fixtures
+    run_broker: RunBroker,
+    double: KmsDouble,
+    tmp_path: Path,
+    pki: Pki,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What nobody foresaw is told in the log, and the next renewal is served all the same."""
+
+    def fail_once(certificates: Certificates) -> None:
+        monkeypatch.setattr(Certificates, "reload", whole)
+        raise RuntimeError(str(certificates))
+
+    whole = Certificates.reload
+    monkeypatch.setattr(Certificates, "reload", fail_once)
+    monkeypatch.setattr("keybroker.background.PAUSE", 0.02)
+    monkeypatch.setattr("tests.conftest.App", partial(App, certificate_check=0.02))
+    async with asyncio.timeout(PATIENCE), _bench(run_broker, double, tmp_path, pki) as bench:
+        while Certificates.reload is not whole:
+            await asyncio.sleep(0.02)
+        pki.files.serve(pki.server_ca.server())
+        while await bench.serial() == pki.first.certificate.serial_number:
+            await asyncio.sleep(0.02)
+
+    told = [record for record in caplog.records if record.name == "keybroker.background"]
+    assert [record.__dict__["loop"] for record in told] == ["certificates"]
+
+
 def _secp256k1(pki: Pki) -> None:
     names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
     pki.files.serve(pki.server_ca.mint(Shape(san=names, key=ec.generate_private_key(ec.SECP256K1()))))
@@ -380,10 +409,18 @@ def _other_key(pki: Pki) -> None:
     replace(pki.files.private_key, pki.server_ca.server().key_pem)
 
 
+def _tenth_version(identity: Identity) -> bytes:
+    """As PEM; X.509 has three, and cryptography says so with an exception of a kind of its own."""
+    der = bytearray(identity.certificate.public_bytes(Encoding.DER))
+    der[der.index(b"\xa0\x03\x02\x01\x02") + 4] = 9
+    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
+
+
 BAD_FILES: Mapping[str, tuple[str, Callable[[Pki], object]]] = {
     "certificate-garbage": ("certificate", lambda pki: replace(pki.files.certificate, b"garbage")),
     "certificate-empty": ("certificate", lambda pki: replace(pki.files.certificate, b"")),
     "certificate-cut-short": ("certificate", lambda pki: replace(pki.files.certificate, pki.first.pem[:-100])),
+    "certificate-of-no-version": ("certificate", lambda pki: replace(pki.files.certificate, _tenth_version(pki.first))),
     "certificate-missing": ("certificate", lambda pki: pki.files.certificate.unlink()),
     "certificate-expired": ("certificate", lambda pki: pki.files.serve(pki.server_ca.server(datetime.now(UTC)))),
     "key-garbage": ("private_key", lambda pki: replace(pki.files.private_key, b"\0\xff")),
@@ -392,6 +429,7 @@ BAD_FILES: Mapping[str, tuple[str, Callable[[Pki], object]]] = {
     "key-of-a-kind-grpc-cannot-use": ("private_key", _secp256k1),
     "key-missing": ("private_key", lambda pki: pki.files.private_key.unlink()),
     "ca-garbage": ("client_ca", lambda pki: replace(pki.files.client_ca, b"garbage")),
+    "ca-of-no-version": ("client_ca", lambda pki: replace(pki.files.client_ca, _tenth_version(pki.first))),
     "ca-empty": ("client_ca", lambda pki: pki.files.trust()),
     "ca-missing": ("client_ca", lambda pki: pki.files.client_ca.unlink()),
 }

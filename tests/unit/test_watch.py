@@ -87,6 +87,17 @@ async def test_it_looks_again_every_hour_or_so(make_bench: BenchMaker) -> None:
     assert looks == 2
 
 
+async def test_what_nobody_foresaw_ends_no_watch(make_bench: BenchMaker) -> None:
+    """It is logged, and looked at again."""
+    bench = make_bench()
+    bench.kms.fail("describe_key", RuntimeError())
+    async with watching(bench) as metrics:
+        before = _left(metrics)
+        await bench.clock.advance(AGAIN)
+
+        assert (before, _left(metrics)) == (None, 0)
+
+
 async def test_a_look_that_fails_is_counted_and_made_again_soon(make_bench: BenchMaker) -> None:
     """The gauge keeps what was seen last."""
     bench = make_bench()
