@@ -106,7 +106,7 @@ class Metrics:
         )
         self.watched_material_seconds = self._gauge(
             "keybroker_watched_material_seconds",
-            "Seconds until a watched key's material expires, at the last look; 0: it holds none, +Inf: it never does.",
+            "Seconds until a watched key's material expires; 0: it has none or will be deleted, +Inf: it never does.",
             ["name"],
         )
         self.watch_failures = self._counter("keybroker_watch_failures", "Looks at a watched key that failed.", ["name"])

@@ -31,6 +31,10 @@ AGAIN = 60.0
 
 _CALLER = "watch"
 
+_EXPECTED = frozenset({"Enabled", "Disabled", "PendingImport"})
+_USELESS = frozenset({"PendingImport", "PendingDeletion", "PendingReplicaDeletion"})
+"""States in which a key does nothing for anybody, whatever material it holds."""
+
 
 class Watch:
     """Sets a gauge for each key, and warns while its material expires within `warn_before`."""
@@ -87,14 +91,20 @@ class Watch:
             await self._clock.sleep(pause * random.uniform(0.8, 1.0))  # noqa: S311 -- spreads a fleet's replicas
 
     def _tell(self, name: str, description: KeyDescription) -> None:
-        left = math.inf
-        if description.state == "PendingImport":
-            left = 0.0
-        elif description.material_valid_to:
-            left = max(0.0, (description.material_valid_to - self._clock.now()).total_seconds())
-        self._metrics.watched_material_seconds.labels(name).set(left)
-        if left == 0:
-            _log.error("a watched key holds no key material", extra={"key": name, "state": description.state})
-        elif left < self._warn_before:
-            valid_to = description.material_valid_to
+        state, valid_to = description.state, description.material_valid_to
+
+        def left() -> float:
+            if state in _USELESS:
+                return 0.0
+            return max(0.0, (valid_to - self._clock.now()).total_seconds()) if valid_to else math.inf
+
+        # By the time it is read, and not by the look's: looks may fail for as long as the material lasts.
+        self._metrics.watched_material_seconds.labels(name).set_function(left)
+        if state not in _EXPECTED:
+            _log.warning("a watched key is in an unexpected state", extra={"key": name, "state": state})
+        elif not description.facts.external:
+            _log.warning("a watched key's material was not imported, and does not expire", extra={"key": name})
+        elif left() == 0:
+            _log.error("a watched key holds no key material", extra={"key": name, "state": state})
+        elif left() < self._warn_before:
             _log.warning("a watched key's material expires", extra={"key": name, "valid_to": str(valid_to)})

@@ -12,6 +12,7 @@ import pytest
 
 from keybroker import errors
 from keybroker.metrics import Metrics
+from keybroker.model import KeyFacts
 from keybroker.watch import AGAIN, INTERVAL, Watch
 from tests.clock import settle
 from tests.fake_kms import HOME, key_arn
@@ -54,6 +55,8 @@ def _left(metrics: Metrics) -> float | None:
         ("Enabled", -60.0, 0.0, "a watched key holds no key material"),
         ("Enabled", None, math.inf, ""),
         ("PendingImport", None, 0.0, "a watched key holds no key material"),
+        ("PendingDeletion", 90 * DAY, 0.0, "a watched key is in an unexpected state"),
+        ("Unavailable", 90 * DAY, 90 * DAY, "a watched key is in an unexpected state"),
     ],
 )
 async def test_each_state_has_its_gauge_and_its_line(  # noqa: PLR0917 -- fixtures, and a row of the table
@@ -87,6 +90,35 @@ async def test_it_looks_again_every_hour_or_so(make_bench: BenchMaker) -> None:
     assert looks == 2
 
 
+async def test_a_key_whose_material_was_not_imported_is_told(
+    make_bench: BenchMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody meant another key."""
+    bench = make_bench()
+    bench.kms.states[KEY] = "Enabled"
+    bench.kms.facts[KEY] = KeyFacts(external=False, key_spec="SYMMETRIC_DEFAULT")
+
+    async with watching(bench) as metrics:
+        left = _left(metrics)
+
+    assert left == math.inf
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["a watched key's material was not imported, and does not expire"]
+
+
+async def test_time_goes_on_while_looks_fail(make_bench: BenchMaker) -> None:
+    """The gauge is of the moment it is read."""
+    bench = make_bench()
+    bench.kms.states[KEY] = "Enabled"
+    bench.kms.material_valid_to[KEY] = bench.clock.now() + timedelta(seconds=10 * DAY)
+    async with watching(bench) as metrics:
+        bench.kms.fail("describe_key", *(errors.KmsDeniedBroker() for _ in range(10_000)))
+        await bench.clock.advance(4 * DAY)
+        left = _left(metrics)
+
+    assert left == pytest.approx(6 * DAY, abs=1)
+
+
 async def test_what_nobody_foresaw_ends_no_watch(make_bench: BenchMaker) -> None:
     """It is logged, and looked at again."""
     bench = make_bench()
@@ -99,7 +131,7 @@ async def test_what_nobody_foresaw_ends_no_watch(make_bench: BenchMaker) -> None
 
 
 async def test_a_look_that_fails_is_counted_and_made_again_soon(make_bench: BenchMaker) -> None:
-    """The gauge keeps what was seen last."""
+    """The gauge goes on from what was seen last."""
     bench = make_bench()
     bench.kms.states[KEY] = "Enabled"
     async with watching(bench) as metrics:
