@@ -66,11 +66,16 @@ def _wait(arguments: argparse.Namespace) -> int:
     from keybroker.wait import wait  # noqa: PLC0415 -- the other commands may do without gRPC
 
     tls = (arguments.ca, arguments.certificate, arguments.private_key)
-    if any(tls) and not all(tls):
+    if any((*tls, arguments.server_name)) and not all(tls):
         print("mutual TLS needs --ca, --certificate and --private-key", file=sys.stderr)  # noqa: T201 -- as above
         return EXIT_BAD_SETTINGS
     try:
-        said = wait(arguments.target, tls=tls if all(tls) else None, timeout=arguments.timeout)
+        said = wait(
+            arguments.target,
+            tls=tls if all(tls) else None,
+            server_name=arguments.server_name,
+            timeout=arguments.timeout,
+        )
     except OSError as error:
         print(f"{error.filename}: cannot be read: {error.strerror}", file=sys.stderr)  # noqa: T201 -- as above
         return EXIT_BAD_SETTINGS
@@ -127,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     waiting.add_argument("--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="60 by default; 0 asks once")
     for name, what in (("ca", "the server's CA"), ("certificate", "the client's"), ("private-key", "the client's")):
         waiting.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"for mutual TLS: {what}, PEM")
+    text = "the name in the server's certificate, where it is not the target's: at localhost"
+    waiting.add_argument("--server-name", metavar="NAME", help=f"for mutual TLS: {text}")
     return parser
 
 

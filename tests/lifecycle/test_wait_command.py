@@ -8,9 +8,14 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.certificates import Authority, TlsFiles
+from keybroker.wait import wait
+from tests.certificates import Authority, Shape, TlsFiles
 from tests.keybroker_process import Exit, exit_of, keybroker, run, settings_file, unix
 from tests.kms_double import kms_double
 from tests.kms_gate import Gate
@@ -49,7 +54,7 @@ async def test_it_returns_once_the_broker_is_serving(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)  # so that the wait has begun before there is anything to see
         gate.open()
         during = await waiting
-        after = await _wait(target, "0")
+        after = await _wait(target, LONG)
 
     assert (before.code, before.output) == (1, "")
     assert before.errors == f"{target} is not SERVING after 1 s: NOT_SERVING\n"
@@ -119,6 +124,54 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         assert len(refused.errors.splitlines()) == 1
 
 
+async def test_mutual_tls_at_localhost(tmp_path: Path) -> None:
+    """As a health check in the broker's container has it: the certificate has another name, which the check is told."""
+    server_ca, client_ca = Authority("server CA"), Authority("client CA")
+    names = x509.SubjectAlternativeName([x509.DNSName("broker.internal")])
+    for_servers = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    TlsFiles.write(tmp_path, server_ca.mint(Shape(san=names, extensions=[(for_servers, False)])), client_ca)
+    client = client_ca.client()
+    for name, content in (("ca.pem", server_ca.pem), ("client.pem", client.pem), ("client.key", client.key_pem)):
+        (tmp_path / name).write_bytes(content)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    tls = 'tls = { certificate = "server.pem", private_key = "server.key", client_ca = "clients.pem" }'
+    pem, key = tmp_path / "client.pem", tmp_path / "client.key"
+    more: list[str | Path] = ["--ca", tmp_path / "ca.pem", "--certificate", pem, "--private-key", key]
+    target = f"tcp:localhost:{port}"
+
+    async with _broker(tmp_path, f'address = "tcp:127.0.0.1:{port}"\n{tls}') as gate:
+        gate.open()
+        told = await _wait(target, LONG, *more, "--server-name", "broker.internal")
+        other = await _wait(target, "1", *more, "--server-name", "broker.example")
+        untold = await _wait(target, "1", *more)
+
+    assert (told.code, told.errors) == (0, "")
+    assert [other.code, untold.code] == [1, 1]
+
+
+class _Slow(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # untyped
+    """Answers as a busy machine does."""
+
+    async def Check(self, *_: object) -> health_pb2.HealthCheckResponse:  # noqa: N802 -- gRPC's name
+        await asyncio.sleep(0.5)
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_asking_once_gives_the_broker_time_to_answer(tmp_path: Path) -> None:
+    """As much as each of many calls has."""
+    server, address = grpc.aio.server(), f"unix:{tmp_path}/slow.sock"
+    health_pb2_grpc.add_HealthServicer_to_server(_Slow(), server)
+    server.add_insecure_port(address)
+    await server.start()
+    try:
+        said = await asyncio.to_thread(wait, address, tls=None, timeout=0)
+    finally:
+        await server.stop(None)
+
+    assert said is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -127,6 +180,10 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         (["--target", "unix:/run/k.sock", "--timeout", "-1"], "'-1' is no number of seconds such as 60 or 60s"),
         (["--target", "unix:/run/k.sock", "--timeout", "nan"], "'nan' is no number of seconds such as 60 or 60s"),
         (["--target", "tcp:localhost:1", "--ca", "ca.pem"], "mutual TLS needs --ca, --certificate and --private-key"),
+        (
+            ["--target", "tcp:h:1", "--server-name", "broker"],
+            "mutual TLS needs --ca, --certificate and --private-key",
+        ),
         (
             ["--target", "tcp:h:1", "--ca", "none.pem", "--certificate", "c.pem", "--private-key", "k.pem"],
             "none.pem: cannot be read: No such file or directory",
