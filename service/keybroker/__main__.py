@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keybroker import settings as settings_file
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from keybroker.settings import Settings
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -30,9 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _seal_key()
     if arguments.command == "wait":
         return _wait(arguments)
+    if arguments.command == "serve":
+        # Until the broker listens to it: it would end the process, and whoever sends it wants the newest settings only.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Imported after that, for it takes a while.
+    from keybroker.settings import SettingsError  # noqa: PLC0415
+
     try:
         settings = _load(arguments.config)
-    except settings_file.SettingsError as error:
+    except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 -- for the person at the terminal
         return EXIT_BAD_SETTINGS
     if arguments.command == "check-config":
@@ -41,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _serve(settings, arguments.config)
 
 
-def _load(path: Path) -> settings_file.Settings:
-    settings = settings_file.load(path)
+def _load(path: Path) -> Settings:
+    from keybroker.settings import SettingsError, load  # noqa: PLC0415 -- see main
+
+    settings = load(path)
     if settings.kms.use_fips:
         # Only the SDK knows; those who do not ask for it need not wait for it to load.
         from keybroker.home import NoFipsEndpoint, require_fips  # noqa: PLC0415
@@ -50,7 +59,7 @@ def _load(path: Path) -> settings_file.Settings:
         try:
             require_fips(settings.kms)
         except NoFipsEndpoint as error:
-            raise settings_file.SettingsError(str(error)) from error
+            raise SettingsError(str(error)) from error
     return settings
 
 
@@ -96,19 +105,20 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _serve(settings: settings_file.Settings, path: Path) -> int:
+def _serve(settings: Settings, path: Path) -> int:
     # gRPC's core writes lines of its own to stderr, many for each failed handshake; ours say what matters.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Imported here, so that check-config need load neither gRPC nor, as a rule, the AWS SDK.
     from keybroker.app import App  # noqa: PLC0415
     from keybroker.clock import SystemClock  # noqa: PLC0415
     from keybroker.errors import StartError  # noqa: PLC0415
+    from keybroker.settings import load  # noqa: PLC0415
     from keybroker.telemetry import set_up_logging  # noqa: PLC0415
 
     set_up_logging()
 
     async def run() -> None:
-        await App(settings, SystemClock(), reload=lambda: settings_file.load(path)).serve()
+        await App(settings, SystemClock(), reload=lambda: load(path)).serve()
 
     try:
         asyncio.run(run())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -14,6 +16,7 @@ from demo.broker_process import broker_process
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
 from tests.conftest import read_refusal
+from tests.keybroker_process import ENDS_WITHIN, exit_of, keybroker
 from tests.kms_double import kms_double
 
 if TYPE_CHECKING:
@@ -113,3 +116,23 @@ async def _load(stub: Any, arn: str, stop: asyncio.Event) -> list[str]:
     while not stop.is_set():
         outcomes.append(await _outcome(stub, arn))
     return outcomes
+
+
+async def test_a_hangup_before_it_listens_ends_nothing(tmp_path: Path) -> None:
+    """Whoever renews a file tells the broker, which may just have been started and be reading its settings."""
+    config = tmp_path / "keybroker.toml"
+    os.mkfifo(config)
+    async with keybroker("serve", "--config", config) as process:
+        async with asyncio.timeout(ENDS_WITHIN):
+            while True:
+                with suppress(OSError):  # until it reads
+                    writing = os.open(config, os.O_WRONLY | os.O_NONBLOCK)
+                    break
+                await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        os.write(writing, b"no settings")
+        os.close(writing)
+        ended = await exit_of(process)
+
+    assert ended.code == 2
+    assert ended.errors.startswith(f"{config}: is no TOML")

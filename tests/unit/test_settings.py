@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keybroker.__main__ import EXIT_BAD_SETTINGS, EXIT_OK, main
 from keybroker.settings import SettingsError, load, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GOOD = """
 [[listeners]]
@@ -310,6 +314,15 @@ def test_check_config_tells_a_vpc_endpoint_of_another_region(
     assert ("kms.endpoint: is the endpoint of eu-west-1" in capsys.readouterr().err) == (code != EXIT_OK)
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP as it was: serve ignores it."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("command", ["check-config", "serve"])
 @pytest.mark.parametrize(
     ("kms", "sentence"),
@@ -331,6 +344,7 @@ def test_check_config_tells_where_there_is_no_fips(
     assert f"kms.use_fips: {sentence}" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("command", ["check-config", "serve"])
 @pytest.mark.parametrize(
     ("section", "missing", "sentence"),
