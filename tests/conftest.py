@@ -131,7 +131,7 @@ async def running(
     finally:
         await channel.close()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("keybroker.app.NEWS", 0.0)  # there is nobody left to hear of it
+            patch.setattr("keybroker.front.NEWS", 0.0)  # there is nobody left to hear of it
             app.stop()
             await serving
 

@@ -7,31 +7,22 @@ import logging
 import random
 import signal
 from contextlib import AsyncExitStack
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-
-from keybroker import errors, listeners
+from keybroker import errors
 from keybroker.audit import Audit
 from keybroker.background import kept_up
 from keybroker.build import Ground, build_broker, open_store, policy_of, upkeep
-from keybroker.certificates import Certificates
+from keybroker.front import Front
 from keybroker.home import find_home
-from keybroker.interceptors import LONGEST_DEADLINE, Interceptor
 from keybroker.kms import CALL_LIMIT
-from keybroker.limits import RateLimit
 from keybroker.metrics import Metrics
 from keybroker.notify import notify
 from keybroker.ops import ops_server
-from keybroker.reflection import SERVICE, add_reflection
-from keybroker.servicer import KeyImportServicer
 from keybroker.settings import SettingsError
 from keybroker.tasks import Tasks
 from keybroker.tracing import OpenTelemetry, Untraced
-from keyimport.v1 import key_import_pb2_grpc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,20 +30,9 @@ if TYPE_CHECKING:
     from keybroker.broker import Broker
     from keybroker.clock import Clock
     from keybroker.settings import Settings
-    from keybroker.settings_listeners import Listener
     from keybroker.store import Store
 
 _log = logging.getLogger(__name__)
-
-DRAIN = 10.0
-"""Seconds that requests under way have to finish after SIGTERM."""
-
-NEWS = 0.2
-NEWS_AT_MOST = 2.0
-"""Once health says NOT_SERVING, calls are served until none has come for so many seconds, or so many have passed."""
-
-LAST_WORDS = 1.0
-"""Seconds in which the callers of what is not finished by then are told so."""
 
 LIMIT = 29
 """Seconds after SIGTERM at which the process ends, whatever holds it up; others wait for 30 before they kill it."""
@@ -101,13 +81,6 @@ class App:
             clients=AsyncExitStack(),
             call_limit=call_limit,
         )
-        self._servers: list[grpc.aio.Server] = []
-        self._interceptors: list[Interceptor] = []
-        self._certificates: list[Certificates] = []
-        self._health = health_aio.HealthServicer()
-        self._requests = RateLimit(
-            rate=settings.limits.requests_per_second, burst=2 * settings.limits.requests_per_second, clock=clock
-        )
         self._broker: Broker | None = None
         self._not_ready: errors.BrokerError = errors.KmsUnavailable("starting", retry_after=1.0)
         self._stop = asyncio.Event()
@@ -115,7 +88,6 @@ class App:
         self._store: Store | None = None
         self._listening: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
-        self.ports: list[int] = []
         self.ops_port: int | None = None
 
     async def serve(self) -> None:
@@ -133,14 +105,15 @@ class App:
             self._audit = Audit(self._settings.audit.file)
         except OSError as error:
             raise errors.StartError(f"audit.file: cannot be opened to append: {error.strerror}") from error
+        self._front = Front(self._ground, self._audit, self._ready_broker)
         try:
             async with self._ground.clients:
-                await self._set_health(serving=False)
+                await self._front.set_health(serving=False)
                 try:
                     self._store = await open_store(self._ground)
                     if self._store:
                         self._listening = self._keep_up(self._store.listen, "store")
-                    self._bind_all()
+                    self._front.bind()
                     if self._settings.ops:
                         host, port = self._settings.ops.host_and_port
                         server = ops_server(host, port, metrics=self._ground.metrics, ready=self._is_ready)
@@ -149,8 +122,7 @@ class App:
                         except OSError as error:
                             raise errors.StartError(f"ops.address: cannot be had: {error.strerror}") from error
                     loop.add_signal_handler(signal.SIGHUP, self.reload)
-                    for each in self._servers:
-                        await each.start()
+                    await self._front.start()
                     addresses = [listener.address for listener in self._settings.listeners]
                     _log.info("listening", extra={"addresses": addresses})
                     await self._run()
@@ -169,14 +141,18 @@ class App:
             self._insisted = True
             signal.alarm(LIMIT)
 
+    @property
+    def ports(self) -> list[int]:
+        """Of the listeners, once it listens; 0 for a Unix socket."""
+        return self._front.ports
+
     def stop(self) -> None:
         """As SIGTERM."""
         self._stop.set()
 
     def reload(self) -> None:
         """As SIGHUP: policy and callers from the settings file, all or nothing; certificates; a new audit file."""
-        for certificates in self._certificates:
-            certificates.reload()
+        self._front.reload_certificates()
         try:
             self._audit.reopen()
         except OSError as error:
@@ -198,7 +174,7 @@ class App:
 
     async def _run(self) -> None:
         starting = asyncio.create_task(self._become_ready())
-        watching = self._keep_up(self._watch_certificates, "certificates")
+        watching = self._keep_up(partial(self._front.watch_certificates, self._certificate_check), "certificates")
         measuring = self._keep_up(self._measure_loop, "event loop")
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -215,12 +191,6 @@ class App:
     def _keep_up(self, loop: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         return asyncio.create_task(kept_up(loop, name, self._clock))
 
-    async def _watch_certificates(self) -> None:
-        while self._certificates:
-            await self._clock.sleep(self._certificate_check)
-            for certificates in self._certificates:
-                certificates.reload()
-
     async def _measure_loop(self) -> None:
         """Real time, whatever the clock is: what is measured is this very process."""
         loop = asyncio.get_running_loop()
@@ -229,48 +199,6 @@ class App:
             await asyncio.sleep(LOOP_INTERVAL)
             self._ground.metrics.event_loop_lag_seconds.observe(max(0.0, loop.time() - due))
             self._ground.metrics.tasks.set(len(asyncio.all_tasks()))
-
-    def _bind_all(self) -> None:
-        try:
-            for index, listener in enumerate(self._settings.listeners):
-                self._bind(index, listener)
-        except errors.StartError:
-            # gRPC removes the sockets of servers that have been started, and these have not.
-            for bound in self._settings.listeners[: len(self.ports)]:
-                if bound.socket_path:
-                    Path(bound.socket_path).unlink(missing_ok=True)
-            raise
-
-    def _bind(self, index: int, listener: Listener) -> None:
-        certificates = self._certificates_of(index, listener)
-        interceptor = Interceptor(
-            audit_log=self._audit, clock=self._clock, metrics=self._ground.metrics, tracer=self._ground.tracer
-        )
-        self._interceptors.append(interceptor)
-        server = grpc.aio.server(
-            interceptors=[interceptor],
-            options=listeners.options(listener, self._settings.limits, LONGEST_DEADLINE),
-        )
-        servicer = KeyImportServicer(
-            broker=self._ready_broker,
-            identify=listeners.identity(listener, certificates, self._clock),
-            requests=self._requests,
-            clock=self._clock,
-            metrics=self._ground.metrics,
-        )
-        key_import_pb2_grpc.add_KeyImportServiceServicer_to_server(servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(server)
-        self._servers.append(server)
-        self.ports.append(listeners.bind(server, listener, certificates))
-
-    def _certificates_of(self, index: int, listener: Listener) -> Certificates | None:
-        if listener.tls is None:
-            return None
-        path = f"listeners[{index}].tls"
-        certificates = Certificates(listener.tls, path=path, metrics=self._ground.metrics, clock=self._clock)
-        self._certificates.append(certificates)
-        return certificates
 
     def _is_ready(self) -> bool:
         return self._broker is not None and not self._stop.is_set()
@@ -294,51 +222,17 @@ class App:
                 delay = min(delay * 2, 30.0)
         broker = self._broker
         self._upkeep = [self._keep_up(each.run, each.NAME) for each in upkeep(self._ground, home, broker)]
-        await self._set_health(serving=True)
+        await self._front.set_health(serving=True)
         notify("READY=1")
         _log.info("serving", extra={"account": home.account, "partition": home.partition, "regions": home.regions})
 
-    async def _set_health(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
-            await self._health.set(service, status)
-
     async def _drain(self) -> None:
         notify("STOPPING=1")
-        await self._health.enter_graceful_shutdown()
-        await self._until_the_news_is_out()
-        stopping = asyncio.gather(*(server.stop(DRAIN + LAST_WORDS) for server in self._servers))
-        await self._until_answered(DRAIN)
-        for interceptor in self._interceptors:
-            interceptor.end_watches()
+        await self._front.stop()
         if self._listening:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
-        await stopping
         await self._ground.changes.drain(self._ground.call_limit)
         await self._ground.tasks.drain(0)
         await asyncio.to_thread(self._ground.tracer.close)
         _log.info("stopped")
-
-    async def _until_the_news_is_out(self) -> None:
-        """Serves whoever comes meanwhile: the calls that meet gRPC's stop end with CANCELLED, which nobody retries."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + NEWS_AT_MOST
-        before, begun = -1, self._begun()
-        while before < begun and loop.time() < until:
-            await asyncio.sleep(NEWS)
-            before, begun = begun, self._begun()
-
-    def _begun(self) -> int:
-        return sum(interceptor.begun for interceptor in self._interceptors)
-
-    async def _until_answered(self, seconds: float) -> None:
-        """Past that time, those who still wait are told that the broker is stopping."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while running := {call for interceptor in self._interceptors for call in interceptor.running}:
-            if loop.time() >= until:
-                for interceptor in self._interceptors:
-                    interceptor.end_calls()
-                return
-            await asyncio.wait(running, timeout=until - loop.time())

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from keybroker import app, aws
+from keybroker import aws, front
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
 from tests.conftest import refusal_of, running, settings_for, until_serving
@@ -272,7 +272,7 @@ async def test_an_open_watch_holds_up_no_stop(
 ) -> None:
     """Load balancers keep a Watch open for ever: the drain waits for requests, not for them."""
     _ = aws_credentials
-    monkeypatch.setattr(app, "DRAIN", 3600.0)
+    monkeypatch.setattr(front, "DRAIN", 3600.0)
     async with (
         asyncio.timeout(PATIENCE),
         running(settings_for(tmp_path, double.endpoint)) as broker,
