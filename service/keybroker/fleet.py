@@ -10,8 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from keybroker.lru import Lru
-from keybroker.store import LEASE, set_id
+from keybroker.store import LEASE
 from keybroker.store_exchange import FAILURES, StoreAway, StoreRefuses
+from keybroker.store_names import set_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -118,21 +119,21 @@ class Fleet:
     async def ended(self, parameters: ParameterSet) -> bool:
         """Whether any replica has ended a set; as far as this one has heard, while the store is away."""
         try:
-            return await _ask(self._store, partial(self._store.ended, parameters))
+            return await _ask(self._store, partial(self._store.endings.asked, parameters))
         except StoreAway:
-            return self._store.known_ended(parameters)
+            return self._store.endings.known(parameters)
 
     async def keep(self, parameters: ParameterSet) -> None:
         """Gives a new set to the others."""
-        self._store.note_newest(parameters)
+        self._store.endings.note_newest(parameters)
         await self._tell((parameters.slot.key, "newest"), partial(self._store.keep, parameters))
 
     async def supersede(self, key: KeyArn, newest: ParameterSet | None) -> None:
         """Ends all of a key's sets but the newest, which is this replica's own; None if it is unknown which that is."""
         if newest:
-            self._store.note_newest(newest)
+            self._store.endings.note_newest(newest)
         else:
-            self._store.note_superseded(key)
+            self._store.endings.note_superseded(key)
         await self._tell((key, "newest"), partial(self._store.supersede, key, newest))
 
     async def end(self, key: KeyArn, import_token: bytes) -> None:

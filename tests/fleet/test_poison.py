@@ -240,7 +240,7 @@ async def test_a_poisoned_quota(poisoned: Poisoned) -> None:
 
     print(f"calls for 10 keys through 2 replicas, by what was written: {calls}")
     assert failed == {content: [] for content in contents}
-    assert max(calls.values()) <= 2 * 10
+    assert max(calls.values()) <= 15  # 10, and a few where the machine stalls
 
 
 async def test_leases_that_never_end(poisoned: Poisoned) -> None:

@@ -28,9 +28,10 @@ from keybroker.parameters import Parameters
 from keybroker.quota import Quota
 from keybroker.seal import Seal
 from keybroker.settings_store import StoreSettings
-from keybroker.store import Store, _tag, set_id
+from keybroker.store import Store
 from keybroker.store_client import connected
 from keybroker.store_exchange import StoreAway
+from keybroker.store_names import key_tag, set_id
 from keybroker.tasks import Tasks
 from tests.certificates import Authority
 from tests.fake_kms import FakeKms, key_arn
@@ -119,7 +120,7 @@ async def exchange(first: Replica, second: Replica, token: bytes = b"token") -> 
     assert found.public_key == parameters.public_key
 
     await second.fleet.end(parameters.slot.key, parameters.import_token)
-    assert await first.store.ended(parameters)
+    assert await first.store.endings.asked(parameters)
     assert await first.store.find(parameters.slot) is None
 
     crowd = await asyncio.gather(*(first.store.find(parameters.slot) for _ in range(200)), return_exceptions=True)
@@ -243,9 +244,9 @@ async def test_a_newer_set_ends_the_older_everywhere() -> None:
         unseen, kept, exclusive = [await a_set(token=token, age=age) for token, age in ages.items()]
 
         await first.store.keep(kept)
-        after_kept = [await second.store.ended(each) for each in (unseen, kept)]
+        after_kept = [await second.store.endings.asked(each) for each in (unseen, kept)]
         await first.store.supersede(exclusive.slot.key, exclusive)
-        after_exclusive = [await second.store.ended(each) for each in (unseen, kept)]
+        after_exclusive = [await second.store.endings.asked(each) for each in (unseen, kept)]
 
     assert after_kept == [True, False]
     assert after_exclusive == [True, True]
@@ -317,7 +318,7 @@ async def test_a_set_older_than_one_that_was_seen_is_refused() -> None:
             await client.flushall()
             await put_back(client, saved)
         found = await first.store.find(older.slot)
-        ended = await first.store.ended(newer)
+        ended = await first.store.endings.asked(newer)
 
     assert found is None
     assert not ended
@@ -337,7 +338,7 @@ async def test_a_connection_that_died_without_a_word_is_made_again() -> None:
         await _until_listening(client, 1)
         parameters = await a_set()
         news = replica.store.news(parameters.slot.key)
-        await client.publish("keybroker:events", b'{"key": "%s"}' % _tag(str(parameters.slot.key)).encode())
+        await client.publish("keybroker:events", b'{"key": "%s"}' % key_tag(parameters.slot.key).encode())
         async with asyncio.timeout(60):
             await news.wait()
 
@@ -669,7 +670,7 @@ async def test_nonsense_on_the_channel_deafens_nobody(said: bytes) -> None:
         async with asyncio.timeout(30):
             await news.wait()
 
-    assert list(other.store._ended) == []
+    assert len(other.store.endings) == 0
 
 
 async def test_a_store_that_goes_is_left_alone_and_found_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -689,7 +690,7 @@ async def test_a_store_that_goes_is_left_alone_and_found_again(caplog: pytest.Lo
         async with asyncio.timeout(20):
             while True:
                 try:
-                    if await replica.store._ask_ended([parameters]) == [True]:
+                    if await replica.store.endings._ask([parameters]) == [True]:
                         break
                 except StoreAway:
                     pass
