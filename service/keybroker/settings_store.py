@@ -33,13 +33,13 @@ class StoreSettings(Section):
         if not match:
             raise ValueError(
                 'must be "rediss://HOST:PORT", "rediss+sentinel://HOST:PORT,HOST:PORT/SERVICE" or'
-                ' "rediss+cluster://HOST:PORT", without user or password: see username and password_file'
+                ' "rediss+cluster://HOST:PORT,HOST:PORT", without user or password: see username and password_file'
             )
         hosts = [urlsplit(f"//{host}").hostname or "" for host in match["hosts"].split(",")]
-        if (match["kind"] == "+sentinel") != bool(match["service"]) or (
-            match["kind"] != "+sentinel" and len(hosts) > 1
-        ):
-            raise ValueError("names a service, and several hosts, with +sentinel and only there")
+        if (match["kind"] == "+sentinel") != bool(match["service"]):
+            raise ValueError("names a service with +sentinel, and only there")
+        if len(hosts) > 1 and not match["kind"]:
+            raise ValueError("names several hosts, which needs +sentinel or +cluster")
         if match["tls"] != "s" and not all(map(is_loopback, hosts)):
             raise ValueError("must begin with rediss, unless the hosts are loopback")
         return value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -64,9 +65,11 @@ def _clients(settings: StoreSettings, password: str | None) -> list[Any]:
         client = sentinel.master_for(service, max_connections=_POOL)
         client.auto_close_connection_pool = True
         return [client, *sentinel.sentinels]
+    if scheme.endswith("+cluster"):
+        nodes = [ClusterNode(host, port) for host, port in addresses]
+        return [RedisCluster(startup_nodes=nodes, max_connections=_POOL, **common)]
     ((host, port),) = addresses
-    kind = RedisCluster if scheme.endswith("+cluster") else Redis
-    return [kind(host=host, port=port, max_connections=_POOL, **common)]
+    return [Redis(host=host, port=port, max_connections=_POOL, **common)]
 
 
 def _read(path: str) -> str:

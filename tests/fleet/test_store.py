@@ -146,13 +146,13 @@ async def test_one_server() -> None:
 
 
 async def test_a_cluster() -> None:
-    """A cluster, of one node: names that belong together are in one slot, and scripts touch no others."""
+    """A cluster, of one node: names that belong together are in one slot. Of those named, another is gone."""
     async with redis_server("--cluster-enabled", "yes") as redis:
         async with redis.client() as client:
             await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             while b"cluster_state:ok" not in await client.execute_command("CLUSTER", "INFO"):
                 await asyncio.sleep(0.05)
-        async with replicas(redis.url.replace("redis://", "redis+cluster://")) as (first, second):
+        async with replicas(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{redis.port}") as (first, second):
             await exchange(first, second)
 
 

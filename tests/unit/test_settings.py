@@ -200,6 +200,8 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"store": STORE | {"url": "redis://cache:6379"}}, "store.url: must begin with rediss"),
     ({"store": STORE | {"url": "rediss://user:secret@cache"}}, "store.url: must be .*without user or password"),
     ({"store": STORE | {"url": "rediss+sentinel://a:1,b:2"}}, "store.url: names a service"),
+    ({"store": STORE | {"url": "rediss://a:1,b:2"}}, "store.url: names several hosts"),
+    ({"store": STORE | {"url": "rediss+cluster://a:1,b:2/c"}}, "store.url: names a service"),
     ({"store": STORE | {"url": "http://cache"}}, "store.url: must be"),
     ({"store": STORE | {"seal_keys": []}}, "store.seal_keys: .*at least 1"),
     ({"store": STORE | {"fleet_size": 0}}, "store.fleet_size: "),
