@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,13 @@ def name(common_name: str) -> x509.Name:
 def common_name(subject: x509.Name) -> str:
     """What `name` made the name of."""
     return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def of_no_version(identity: Identity) -> bytes:
+    """Its certificate, as PEM, of the tenth version; X.509 has three, and the parser has an error of its own for it."""
+    der = bytearray(identity.certificate.public_bytes(Encoding.DER))
+    der[der.index(b"\xa0\x03\x02\x01\x02") + 4] = 9
+    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
 
 
 def usage(*granted: str) -> x509.KeyUsage:

@@ -29,7 +29,7 @@ from keybroker.metrics import Metrics
 from keybroker.settings_listeners import Tls
 from keyimport.v1 import key_import_pb2 as pb
 from keyimport.v1 import key_import_pb2_grpc
-from tests.certificates import Authority, Identity, Shape, TlsFiles, replace, tls_channel
+from tests.certificates import Authority, Identity, Shape, TlsFiles, of_no_version, replace, tls_channel
 from tests.conftest import refusal_of
 from tests.keybroker_process import run, settings_file, unix
 
@@ -409,18 +409,14 @@ def _other_key(pki: Pki) -> None:
     replace(pki.files.private_key, pki.server_ca.server().key_pem)
 
 
-def _tenth_version(identity: Identity) -> bytes:
-    """As PEM; X.509 has three, and cryptography says so with an exception of a kind of its own."""
-    der = bytearray(identity.certificate.public_bytes(Encoding.DER))
-    der[der.index(b"\xa0\x03\x02\x01\x02") + 4] = 9
-    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
-
-
 BAD_FILES: Mapping[str, tuple[str, Callable[[Pki], object]]] = {
     "certificate-garbage": ("certificate", lambda pki: replace(pki.files.certificate, b"garbage")),
     "certificate-empty": ("certificate", lambda pki: replace(pki.files.certificate, b"")),
     "certificate-cut-short": ("certificate", lambda pki: replace(pki.files.certificate, pki.first.pem[:-100])),
-    "certificate-of-no-version": ("certificate", lambda pki: replace(pki.files.certificate, _tenth_version(pki.first))),
+    "certificate-of-no-version": (
+        "certificate",
+        lambda pki: replace(pki.files.certificate, of_no_version(pki.first)),
+    ),
     "certificate-missing": ("certificate", lambda pki: pki.files.certificate.unlink()),
     "certificate-expired": ("certificate", lambda pki: pki.files.serve(pki.server_ca.server(datetime.now(UTC)))),
     "key-garbage": ("private_key", lambda pki: replace(pki.files.private_key, b"\0\xff")),
@@ -429,7 +425,7 @@ BAD_FILES: Mapping[str, tuple[str, Callable[[Pki], object]]] = {
     "key-of-a-kind-grpc-cannot-use": ("private_key", _secp256k1),
     "key-missing": ("private_key", lambda pki: pki.files.private_key.unlink()),
     "ca-garbage": ("client_ca", lambda pki: replace(pki.files.client_ca, b"garbage")),
-    "ca-of-no-version": ("client_ca", lambda pki: replace(pki.files.client_ca, _tenth_version(pki.first))),
+    "ca-of-no-version": ("client_ca", lambda pki: replace(pki.files.client_ca, of_no_version(pki.first))),
     "ca-empty": ("client_ca", lambda pki: pki.files.trust()),
     "ca-missing": ("client_ca", lambda pki: pki.files.client_ca.unlink()),
 }

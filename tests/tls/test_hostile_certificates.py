@@ -36,6 +36,7 @@ from tests.certificates import (
     Shape,
     TlsFiles,
     common_name,
+    of_no_version,
     raw_extension,
     raw_san,
     tls_channel,
@@ -591,6 +592,16 @@ def test_an_odd_key_is_named_or_refused_and_nothing_else(kind: str) -> None:
         named = None
 
     assert named in (ALICE, None)
+
+
+def test_what_cannot_be_read_names_nobody() -> None:
+    """A certificate of a version there is not, the client's own or one that it sends along."""
+    client = CA.client()
+
+    for field in ("x509_pem_cert", "x509_pem_cert_chain"):
+        peer = _peer(client, **{field: [of_no_version(client)]})
+        with pytest.raises(CallerUnauthenticated):
+            _clients().identify(peer, NOW)
 
 
 def test_validity_is_judged_at_every_call() -> None:
