@@ -123,6 +123,13 @@ class Fleet:
         except StoreAway:
             return self._store.endings.known(parameters)
 
+    async def may_hold(self, slot: Slot) -> bool:
+        """Whether others' callers may hold a set that one for the slot would end; without a store nobody knows."""
+        try:
+            return await _ask(self._store, partial(self._store.endings.any_ended_by_one_for, slot))
+        except StoreAway:
+            return True
+
     async def keep(self, parameters: ParameterSet) -> None:
         """Gives a new set to the others."""
         self._store.endings.note_newest(parameters)

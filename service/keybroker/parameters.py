@@ -128,12 +128,14 @@ class Parameters:
             raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
         return entry.parameters
 
-    def wants_warming(self, slot: Slot, min_remaining: float) -> bool:
+    async def wants_warming(self, slot: Slot, min_remaining: float) -> bool:
         """Whether the slot is without a usable set, and a new one would end none that may be in callers' hands."""
         if self._under_way[slot.key] or self._in_hands.any_ended_by_one_for(slot):
             return False
         entry = self._entries.get(slot)
-        return entry is None or entry.remaining(self._clock) < min_remaining
+        if entry and entry.remaining(self._clock) >= min_remaining:
+            return False
+        return self._fleet is None or not await self._fleet.may_hold(slot)
 
     def find(self, key: KeyArn, import_token: bytes) -> ParameterSet | None:
         """The cached set of this key with this token."""

@@ -76,7 +76,7 @@ class Prefetch:
         try:
             facts = region.keys.known(key) or await region.keys.look_up(key, _CALLER)
             slot = Slot(key=key, wrapping=self._broker.policy.choose(choice, key, facts))
-            while region.parameters.wants_warming(slot, self._min_remaining):
+            while await region.parameters.wants_warming(slot, self._min_remaining):
                 if wait := region.quota.spare_in():
                     await self._clock.sleep(max(_LOOK_AGAIN, wait))
                     continue

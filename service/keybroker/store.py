@@ -96,7 +96,7 @@ class Store:
         self._metrics = metrics
         self._exchange = Exchange(client=client, clock=clock, tasks=tasks, metrics=metrics)
         self._channel = Channel(client=client, exchange=self._exchange, clock=clock, metrics=metrics)
-        self.endings = Endings(client=client, exchange=self._exchange, supersede=supersede, tasks=tasks)
+        self.endings = Endings(client=client, exchange=self._exchange, supersede=supersede, clock=clock, tasks=tasks)
         self._news: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     @property

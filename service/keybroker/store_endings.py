@@ -12,7 +12,8 @@ from keybroker.store_exchange import StoreAway
 from keybroker.store_names import ended_of, key_tag, set_id, sets_of
 
 if TYPE_CHECKING:
-    from keybroker.model import KeyArn, ParameterSet
+    from keybroker.clock import Clock
+    from keybroker.model import KeyArn, ParameterSet, Slot
     from keybroker.store_exchange import Exchange
     from keybroker.tasks import Tasks
 
@@ -30,18 +31,20 @@ class _Newest:
 class Endings:
     """The sets that are handed out no more."""
 
-    def __init__(self, *, client: Any, exchange: Exchange, supersede: bool, tasks: Tasks) -> None:
+    def __init__(self, *, client: Any, exchange: Exchange, supersede: bool, clock: Clock, tasks: Tasks) -> None:
         """Nothing has been ended yet, as far as is known here.
 
         Args:
             client: redis.asyncio's, of any kind.
             exchange: the way to the store.
             supersede: whether a newer set for a key ends the older ones of that key.
+            clock: judges which sets have expired.
             tasks: asks for many at once.
         """
         self._client = client
         self._exchange = exchange
         self._supersede = supersede
+        self._clock = clock
         self._tasks = tasks
         self._ended: Lru[str, None] = Lru(_REMEMBERED)
         self._newest: Lru[str, _Newest] = Lru(_REMEMBERED)
@@ -100,6 +103,25 @@ class Endings:
             return await answer
         except StoreAway as error:
             raise StoreAway from error
+
+    async def any_ended_by_one_for(self, slot: Slot) -> bool:
+        """Whether the store knows of a live set that a new one for the slot would end; the slot's own is to be had."""
+
+        async def ask() -> list[Any]:
+            answers: list[Any] = await self._client.hmget(
+                sets_of(slot.key), "newest", "newest_expiry", str(slot.wrapping)
+            )
+            newest = answers[0]
+            ended = newest and await self._client.zscore(ended_of(slot.key), newest) is not None
+            return [*answers, ended]
+
+        newest, newest_expiry, entry, ended = await self._exchange.ask(ask())
+        if not newest or ended or (entry or b"").startswith(newest):
+            return False
+        try:
+            return int(newest_expiry) > self._clock.now().timestamp() * 1000
+        except (TypeError, ValueError):
+            return False
 
     async def _answer_questions(self) -> None:
         try:

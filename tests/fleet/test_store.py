@@ -599,6 +599,24 @@ async def test_a_token_of_the_fleet_is_spare_once_it_has_lain_unused() -> None:
     assert 2 < spare[1] <= 4
 
 
+async def test_no_set_is_prefetched_that_would_end_one_of_another_replica() -> None:
+    """That replica gave a caller an EXCLUSIVE one; once it is used up, or if it has expired, nothing is ended."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        exclusive, expired = await a_set(), await a_set(2, age=25 * 3600)
+        cache = cache_of(second, second.fleet)
+        await first.fleet.supersede(exclusive.slot.key, exclusive)
+        await first.fleet.supersede(expired.slot.key, expired)
+        wanted = [await cache.wants_warming(each.slot, 60.0) for each in (exclusive, expired)]
+        await first.fleet.end(exclusive.slot.key, exclusive.import_token)
+        used_up = await cache.wants_warming(exclusive.slot, 60.0)
+        await redis.kill()
+        alone = await cache.wants_warming(exclusive.slot, 60.0)
+
+    assert wanted == [False, True]
+    assert used_up
+    assert not alone
+
+
 @pytest.mark.parametrize("found", [True, False])
 async def test_what_is_prefetched_for_all_may_be_in_anyones_hands(*, found: bool) -> None:
     """Neither who finds a set in the store nor who puts one there replaces it before it has expired."""
@@ -608,11 +626,11 @@ async def test_what_is_prefetched_for_all_may_be_in_anyones_hands(*, found: bool
             await first.store.keep(parameters)
         cache, longer_than_valid = cache_of(second, second.fleet), 48 * 3600.0
         ask = replace(an_ask(second), min_remaining=longer_than_valid, warming=True)
-        before = cache.wants_warming(parameters.slot, longer_than_valid)
+        before = await cache.wants_warming(parameters.slot, longer_than_valid)
         source = Source.KMS
         with suppress(KmsBadResponse):  # of KMS's, that it is not valid for so long
             _, source = await cache.shared(parameters.slot, ask)
-        after = cache.wants_warming(parameters.slot, longer_than_valid)
+        after = await cache.wants_warming(parameters.slot, longer_than_valid)
 
     assert source == (Source.STORE if found else Source.KMS)
     assert (before, after) == (True, False)
