@@ -217,7 +217,8 @@ def _shared_or_own(ground: Ground, region: str, home: Home, store: Store | None)
     rate = settings.kms.requests_per_second
     if store is None or settings.store is None:
         return LocalBucket(rate=rate, clock=clock), None
-    from keybroker.fleet import Fleet, FleetBucket  # noqa: PLC0415 -- only where there is a fleet
+    from keybroker.fleet import Fleet  # noqa: PLC0415 -- only where there is a fleet
+    from keybroker.fleet_bucket import FleetBucket  # noqa: PLC0415 -- as above
 
     bucket = FleetBucket(
         store=store,

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from keybroker.lru import Lru
 from keybroker.store import LEASE
-from keybroker.store_exchange import FAILURES, StoreAway, StoreRefuses
+from keybroker.store_exchange import StoreAway
 from keybroker.store_names import set_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from keybroker.bucket import LocalBucket
     from keybroker.clock import Clock
     from keybroker.model import KeyArn, ParameterSet, Slot
     from keybroker.store import Store
     from keybroker.tasks import Tasks
 
-_log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _LONGEST_SILENCE = 30.0
 """Seconds to wait for another replica's fetch beyond what it expects."""
@@ -35,9 +31,6 @@ _TELL_FOR = 25 * 3600.0
 
 _UNTOLD = 10_000
 """What is kept to be told; callers can report as many tokens as they like."""
-
-_ALONE = 1.0
-"""Seconds by which a token of the own share may be taken ahead: the fleet's may be had again by then."""
 
 
 class Telling(Protocol):
@@ -82,10 +75,10 @@ class Fleet:
         try:
             while True:
                 news = self._store.news(slot.key)
-                found = await _ask(self._store, partial(self._store.find, slot))
+                found = await self._store.insist(partial(self._store.find, slot))
                 if found and usable(found):
                     return found
-                held = await _ask(self._store, partial(self._store.take_lease, slot.key))
+                held = await self._store.insist(partial(self._store.take_lease, slot.key))
                 if held is None:
                     break
                 if held.expected_wait:
@@ -97,7 +90,7 @@ class Fleet:
                     async with asyncio.timeout(held.expires_in + 0.05):
                         await news.wait()
             self._renewals[slot.key] = self._tasks.start(self._renew(slot.key, expected))
-            found = await _ask(self._store, partial(self._store.find, slot))  # it may have come just before the lease
+            found = await self._store.insist(partial(self._store.find, slot))  # it may have come just before the lease
         except StoreAway:
             return None
         return found if found and usable(found) else None
@@ -119,14 +112,14 @@ class Fleet:
     async def ended(self, parameters: ParameterSet) -> bool:
         """Whether any replica has ended a set; as far as this one has heard, while the store is away."""
         try:
-            return await _ask(self._store, partial(self._store.endings.asked, parameters))
+            return await self._store.insist(partial(self._store.endings.asked, parameters))
         except StoreAway:
             return self._store.endings.known(parameters)
 
     async def may_hold(self, slot: Slot) -> bool:
         """Whether others' callers may hold a set that one for the slot would end; without a store nobody knows."""
         try:
-            return await _ask(self._store, partial(self._store.endings.any_ended_by_one_for, slot))
+            return await self._store.insist(partial(self._store.endings.any_ended_by_one_for, slot))
         except StoreAway:
             return True
 
@@ -186,108 +179,3 @@ class Fleet:
             with suppress(StoreAway):
                 await self._store.renew_lease(key, expected())
             await self._clock.sleep(LEASE / 3)
-
-
-class FleetBucket:
-    """The account's one token bucket, in the store; this replica's share of it while the store is away."""
-
-    def __init__(
-        self,
-        *,
-        store: Store,
-        account: str,
-        region: str,
-        rate: float,
-        share: LocalBucket,
-        fleet_size: int,
-        clock: Clock,
-        tasks: Tasks,
-    ) -> None:
-        """A bucket that asks the store.
-
-        Args:
-            store: the store.
-            account: 12 digits.
-            region: its name.
-            rate: tokens per second of the whole fleet.
-            share: this replica's own bucket, for the time without the store.
-            fleet_size: how many replicas there are, more or less.
-            clock: monotonic time.
-            tasks: tells the others of throttling.
-        """
-        self._store = store
-        self._account = account
-        self._region = region
-        self._interval = 1 / rate
-        self._share = share
-        # Each replica holds one token at most, at half the rate after throttling, so that the next is never further off
-        # than half of this; the other half is for replicas that a rolling update adds.
-        self._plausible = 4 * (fleet_size + 1) * self._interval
-        self._clock = clock
-        self._tasks = tasks
-        self._alone = False
-        self._between = self._interval
-        self._next = clock.monotonic()
-
-    async def reserve(self, longest: float) -> tuple[float, bool]:
-        guard = self._interval if self._alone else 0.0
-        token = None
-        with suppress(StoreAway):
-            reserve = partial(
-                self._store.reserve,
-                self._account,
-                self._region,
-                interval=self._interval,
-                guard=guard,
-                longest=min(longest, self._plausible),
-            )
-            token = await _ask(self._store, reserve)
-        if token is None or token.wait > self._plausible:  # the store is away, or no replica has written that
-            if not self._alone:
-                self._alone = True
-                # A phase of its own, so that the replicas, who all lose the store at once, do not all ask at once.
-                self._share.pause(random.uniform(0, self._share.interval()))  # noqa: S311
-            return await self._share.reserve(min(longest, _ALONE))
-        self._alone = False
-        self._between = token.interval * max(1, token.replicas)
-        self._next = self._clock.monotonic() + token.wait + (token.interval if token.taken else 0.0)
-        return token.wait, token.taken
-
-    def give_back(self) -> None:
-        """A token of the fleet that is not used at its time is lost: the next is another replica's."""
-        if self._alone:
-            self._share.give_back()
-
-    def estimate(self) -> float:
-        if self._alone:
-            return self._share.estimate()
-        return max(0.0, self._next - self._clock.monotonic())
-
-    def interval(self) -> float:
-        return self._share.interval() if self._alone else self._between
-
-    def slow_down(self, seconds: float) -> float:
-        self._share.slow_down(seconds)
-        self._tasks.start(self._slow_fleet(seconds))
-        return 2 * self._interval
-
-    async def _slow_fleet(self, seconds: float) -> None:
-        with suppress(StoreAway):
-            await self._store.slow_down(self._account, self._region, self._interval, seconds)
-
-
-async def _ask(store: Store, question: Callable[[], Awaitable[_T]]) -> _T:
-    """Asks again where no answer came: a moment's stall, of this process too, is not yet a store that is away.
-
-    Raises:
-        StoreAway
-    """
-    for _ in range(FAILURES):
-        try:
-            return await question()
-        except StoreRefuses:
-            raise
-        except StoreAway:
-            if store.away:
-                raise
-    return await question()

@@ -7,7 +7,7 @@ import logging
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from keybroker.errors import KmsBadResponse
@@ -15,11 +15,13 @@ from keybroker.kms import check_parameters
 from keybroker.seal import SealError, expiry
 from keybroker.store_channel import CHANNEL, Channel
 from keybroker.store_endings import Endings
-from keybroker.store_exchange import Exchange
+from keybroker.store_exchange import FAILURES, Exchange, StoreAway, StoreRefuses
 from keybroker.store_names import ID_LENGTH, ended_of, key_tag, lease_of, quota_of, set_id, sets_of
 from keybroker.store_scripts import DROP, END, KEEP, RELEASE, RENEW, RESERVE, SLOW_DOWN, TAKE
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from keybroker.clock import Clock
     from keybroker.metrics import Metrics
     from keybroker.model import KeyArn, ParameterSet, Slot
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from keybroker.tasks import Tasks
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 LEASE = 3.0
 """Seconds after which the lease of a replica that has died is free."""
@@ -103,6 +106,22 @@ class Store:
     def away(self) -> bool:
         """Whether it is left alone, until it answers again."""
         return self._exchange.away
+
+    async def insist(self, question: Callable[[], Awaitable[_T]]) -> _T:
+        """Asks again where no answer came: a moment's stall, of this process too, is not yet a store that is away.
+
+        Raises:
+            StoreAway
+        """
+        for _ in range(FAILURES):
+            try:
+                return await question()
+            except StoreRefuses:
+                raise
+            except StoreAway:
+                if self.away:
+                    raise
+        return await question()
 
     # -- sets
 
