@@ -353,7 +353,7 @@ def test_check_config_tells_where_there_is_no_fips(
     [
         (
             '[otel]\nendpoint = "https://collector:4317"',
-            "opentelemetry.exporter.otlp.proto",
+            "opentelemetry.exporter.otlp.proto.grpc",
             "otel: needs opentelemetry.exporter.otlp.proto.grpc, which is not installed: pip install 'keybroker[otel]'",
         ),
         (
