@@ -61,8 +61,8 @@ class Fleet:
     ) -> ParameterSet | None:
         """The slot's set from another replica, waiting for one that is fetching it; None if it is this one's to fetch.
 
-        The lease is the key's and not the slot's: of two sets of a key issued at once, nobody could tell the newer. The
-        others wait until `release`.
+        The lease is the key's and not the slot's, as a set for one slot may end that of another. The others wait until
+        `release`.
 
         Args:
             slot: the slot.
@@ -150,7 +150,7 @@ class Fleet:
         """Tells it now, or as soon as the store takes it; the newest set of a key takes the place of older news."""
         self._untold.pop(what, None)
         try:
-            await telling()
+            await self._store.insist(telling)
         except StoreAway:
             self._untold[what] = (telling, self._clock.monotonic() + _TELL_FOR)
             if not self._telling:
