@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keybroker.lru import Lru
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -13,12 +11,11 @@ if TYPE_CHECKING:
     from keybroker.fetches import Entry
     from keybroker.model import KeyArn, Slot
 
-_REMEMBERED = 100_000
 _NOTHING = 0, 0.0
 
 
 class InHands:
-    """The newest of each key's sets that callers may hold: by the hash of its token, until it expires."""
+    """The newest set that callers may hold, of each key that is prefetched: its token's hash, and when it expires."""
 
     def __init__(self, *, supersede: bool, clock: Clock) -> None:
         """Nothing is in anyone's hands.
@@ -29,10 +26,17 @@ class InHands:
         """
         self._supersede = supersede
         self._clock = clock
-        self._held: Lru[KeyArn | Slot, tuple[int, float]] = Lru(_REMEMBERED)
+        self._followed: set[KeyArn] = set()
+        self._held: dict[KeyArn | Slot, tuple[int, float]] = {}
+
+    def follow(self, key: KeyArn) -> None:
+        """Notes what becomes of this key's sets from now on; of other keys nobody asks."""
+        self._followed.add(key)
 
     def note(self, entry: Entry) -> None:
         """A set is handed out, here or elsewhere."""
+        if entry.parameters.slot.key not in self._followed:
+            return
         # Of those that a newer one ends, none but the newest is ever handed out.
         self._held[self._ended_with(entry.parameters.slot)] = hash(entry.parameters.import_token), entry.expires
 

@@ -128,6 +128,10 @@ class Parameters:
             raise errors.KmsBadResponse("the new set is valid for less than the caller needs")
         return entry.parameters
 
+    def prefetched(self, key: KeyArn) -> None:
+        """The key is one of those that wants_warming is asked about."""
+        self._in_hands.follow(key)
+
     async def wants_warming(self, slot: Slot, min_remaining: float) -> bool:
         """Whether the slot is without a usable set, and a new one would end none that may be in callers' hands."""
         if self._under_way[slot.key] or self._in_hands.any_ended_by_one_for(slot):

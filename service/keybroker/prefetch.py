@@ -62,6 +62,7 @@ class Prefetch:
         for key, choice in self._keys:
             broker.policy.require_own(key, home)
             broker.policy.require_allowed(choice, key.partition)
+            broker.regions[key.region].parameters.prefetched(key)
 
     async def run(self) -> None:
         """Goes round until it is cancelled."""

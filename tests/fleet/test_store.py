@@ -630,6 +630,7 @@ async def test_what_is_prefetched_for_all_may_be_in_anyones_hands(*, found: bool
         if found:
             await surely(partial(first.store.keep, parameters))
         cache, longer_than_valid = cache_of(second, second.fleet), 48 * 3600.0
+        cache.prefetched(parameters.slot.key)
         ask = replace(an_ask(second), min_remaining=longer_than_valid, warming=True)
         before = await cache.wants_warming(parameters.slot, longer_than_valid)
         source = Source.KMS

@@ -199,3 +199,15 @@ def test_what_could_never_be_had_is_refused_at_start(
 
     with pytest.raises(error):
         Prefetch([(key_id, choice)], broker=bench.broker, home=HOME, clock=bench.clock, min_remaining=HOUR)
+
+
+async def test_nothing_is_kept_of_keys_that_are_not_prefetched(make_bench: BenchMaker) -> None:
+    """Callers ask for as many keys as they like; only of those that are prefetched does anyone ask who holds a set."""
+    bench = make_bench()
+    parameters = bench.broker.regions[KEY.region].parameters
+    async with prefetching(bench, KEY):
+        for number in range(100, 120):
+            await bench.get(key_arn(number))
+        await bench.get(KEY)
+
+        assert list(parameters._in_hands._held) == [KEY]
