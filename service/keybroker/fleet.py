@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from keybroker.lru import Lru
+from keybroker.seal import expiry
 from keybroker.store import LEASE
 from keybroker.store_exchange import StoreAway
-from keybroker.store_names import set_id
+from keybroker.store_names import ID_LENGTH, set_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,9 @@ _LONGEST_SILENCE = 30.0
 _TELL_AGAIN = 1.0
 _TELL_FOR = 25 * 3600.0
 """Seconds between two attempts to tell what the store must know, and for how long: until every set has expired."""
+
+_VALIDITY = 24 * 3600 * 1000
+"""Milliseconds for which KMS's sets are valid."""
 
 _UNTOLD = 10_000
 """What is kept to be told; callers can report as many tokens as they like."""
@@ -132,9 +137,15 @@ class Fleet:
         """Ends all of a key's sets but the newest, which is this replica's own; None if it is unknown which that is."""
         if newest:
             self._store.endings.note_newest(newest)
+            identifier, expires = set_id(newest.import_token), expiry(newest)
         else:
             self._store.endings.note_superseded(key)
-        await self._tell((key, "newest"), partial(self._store.supersede, key, newest))
+            # As if issued now, whenever it is told: what is issued after this is newer.
+            identifier, expires = (
+                secrets.token_hex(ID_LENGTH // 2),
+                int(self._clock.now().timestamp() * 1000) + _VALIDITY,
+            )
+        await self._tell((key, "newest"), partial(self._store.supersede, key, identifier, expires))
 
     async def end(self, key: KeyArn, import_token: bytes) -> None:
         """Ends a set for all replicas."""

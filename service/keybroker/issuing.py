@@ -123,7 +123,7 @@ class Issuing:
         return Entry.of(found, Source.STORE, self._clock) if found else None
 
     async def _from_fleet_again(self, fetch: Fetch) -> Entry | None:
-        """A set that another replica has got while the store was away: a whole line of calls may be saved."""
+        """A set that another replica has got while this one stood in the line: a call is saved, or many."""
         if self._fleet is None:
             return None
         found = await self._fleet.look_again(fetch.slot, usable=lambda parameters: self._lasts(parameters, fetch))

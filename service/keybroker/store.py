@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,7 +33,6 @@ _T = TypeVar("_T")
 LEASE = 3.0
 """Seconds after which the lease of a replica that has died is free."""
 
-_VALIDITY_MS = 24 * 3600 * 1000
 _LONGEST_VALIDITY_MS = 25 * 3600 * 1000
 _MARKS = 1000
 """Ended sets of one key that the store remembers: callers can report as many tokens as they like."""
@@ -95,7 +93,6 @@ class Store:
         self._replica = replica
         self._supersede = supersede
         self._clock = clock
-        self._tasks = tasks
         self._metrics = metrics
         self._exchange = Exchange(client=client, clock=clock, tasks=tasks, metrics=metrics)
         self._channel = Channel(client=client, exchange=self._exchange, clock=clock, metrics=metrics)
@@ -173,13 +170,9 @@ class Store:
             _log.error("a set cannot be sealed: %s", error)
         await self._keep(parameters.slot.key, [field, value, identifier], expiry(parameters), late=late)
 
-    async def supersede(self, key: KeyArn, newest: ParameterSet | None, *, late: bool = False) -> None:
-        """Ends all of a key's sets but the newest, which is not kept for others; None if nobody knows that one."""
-        if newest:
-            await self._keep(key, ["", b"", set_id(newest.import_token)], expiry(newest), late=late)
-        else:
-            as_if_issued_now = int(self._clock.now().timestamp() * 1000) + _VALIDITY_MS
-            await self._keep(key, ["", b"", secrets.token_hex(ID_LENGTH // 2)], as_if_issued_now, late=late)
+    async def supersede(self, key: KeyArn, identifier: str, expires: int, *, late: bool = False) -> None:
+        """Ends all of a key's sets but the newest, of this id and expiry (ms since 1970), which is kept for nobody."""
+        await self._keep(key, ["", b"", identifier], expires, late=late)
 
     async def _keep(self, key: KeyArn, entry: list[Any], expires: int, *, late: bool) -> None:
         arguments = [*entry, int(self._supersede), expires, int(late), _LONGEST_VALIDITY_MS, CHANNEL, key_tag(key)]

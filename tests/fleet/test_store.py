@@ -257,7 +257,7 @@ async def test_a_newer_set_ends_the_older_everywhere() -> None:
 
         await surely(partial(first.store.keep, kept))
         after_kept = [await surely(partial(second.store.endings.asked, each)) for each in (unseen, kept)]
-        await surely(partial(first.store.supersede, exclusive.slot.key, exclusive))
+        await first.fleet.supersede(exclusive.slot.key, exclusive)
         after_exclusive = [await surely(partial(second.store.endings.asked, each)) for each in (unseen, kept)]
 
     assert after_kept == [True, False]
@@ -292,6 +292,24 @@ async def test_what_was_told_late_ends_nothing_newer() -> None:
 async def _until_away(replica: Replica) -> None:
     while not replica.store.away:
         await replica.fleet.ended(await a_set(9))
+
+
+async def test_a_set_issued_after_one_that_nobody_has_is_good_whenever_that_is_told() -> None:
+    """KMS may have issued one and not have answered; the store hears of it only after the other replica's next set."""
+    async with redis_server() as redis, replicas(redis.url) as (first, second):
+        await redis.kill()
+        await _until_away(first)
+        await first.fleet.supersede(key_arn(), None)
+        await asyncio.sleep(0.01)  # expiries are compared to the millisecond
+        newer = await a_set()
+        await redis.start()
+        await surely(partial(second.store.keep, newer))
+        async with asyncio.timeout(60):
+            while first.fleet._untold:
+                await asyncio.sleep(0.1)
+        found = await surely(partial(second.store.find, newer.slot))
+
+    assert found is not None
 
 
 async def test_a_newer_set_is_good_where_the_word_of_it_was_lost() -> None:
